@@ -1,0 +1,29 @@
+//! The report of expertmesh as people and programs read it.
+//!
+//! # Reading order
+//!
+//! 1. [`json`] and [`parse`]: the report as a file, and back.
+//! 2. [`terminal`]: the report as a page of at most [`WIDTH`] columns. Its sections are one file
+//!    each, in the order in which they are printed: who and what, latency, where a step goes,
+//!    communication, overflow and balance, and a comparison when there are several runs.
+//! 3. [`human`]: numbers with units, at a bounded width.
+//!
+//! # Invariants
+//!
+//! * This crate does not know a live cluster: a report from a file prints like one that was just
+//!   measured.
+//! * This crate does not measure or derive: what it prints is in the report, or is a ratio or a
+//!   rate of two figures that are.
+//! * It prints nothing itself and colours nothing: it returns text. Names in a report may come
+//!   from other machines, so control characters never pass through.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod human;
+mod json;
+mod table;
+mod terminal;
+
+pub use error::ReportError;
+pub use json::{json, parse};
+pub use terminal::{WIDTH, terminal};
