@@ -1,0 +1,69 @@
+//! Who computes which token: gates, selection, capacity and the fate of every choice.
+//!
+//! A [`Gate`] turns token rows into a [`Route`]: for each token the experts that it chose and
+//! their gate weights. [`admit()`] applies an expert's capacity and gives each choice its first
+//! [`Fate`]; whatever happens to choices later (a worker that failed, say) is written into the
+//! same list. The [`OverflowLedger`] then counts what became of them, expert by expert, and
+//! proves that nothing went missing.
+//!
+//! ```
+//! use expertmesh_kernels::{Format, PackedMatrix};
+//! use expertmesh_routing::{
+//!     CapacityConfig, Fate, Gate, Overflow, OverflowLedger, RouterConfig, admit,
+//! };
+//!
+//! // Two experts, each liking one coordinate; three tokens, of which two like the first.
+//! let weight = PackedMatrix::from_f32(&[1.0, 0.0, 0.0, 1.0], 2, 2)?;
+//! let gate = Gate::new(RouterConfig::mixtral(2, 1, Format::F32), weight, None, None)?;
+//! let route = gate.route(&[5.0, 0.0, 0.0, 5.0, 3.0, 1.0], 3, None)?;
+//! assert_eq!(route.experts, [0, 1, 0]);
+//!
+//! // A factor of 0.5 lets each expert take one choice: ceil(3 · 1 / 2 · 0.5).
+//! let config = CapacityConfig {
+//!     factor: Some(0.5),
+//!     overflow: Overflow::DropPosition,
+//!     min_capacity: 0,
+//! };
+//! let admission = admit(&route, &config)?;
+//! assert_eq!(admission.fates, [Fate::Computed, Fate::Computed, Fate::Dropped]);
+//!
+//! let ledger = OverflowLedger::tally(&route, &admission.fates, &config)?;
+//! ledger.check_conservation()?;
+//! assert_eq!(ledger.totals().dropped, 1);
+//! # Ok::<(), expertmesh_routing::RoutingError>(())
+//! ```
+//!
+//! Reading order: [`config`] (the shape of a router), [`gate`] (hidden states to logits),
+//! [`select`] (logits to choices), [`route`] (the answer), [`mod@capacity`] and [`mod@admit`] (how
+//! many choices an expert takes, and which), [`ledger`] (what became of them), [`loss`] and
+//! [`balance`] (how even the load is), [`error`].
+//!
+//! This crate does not know the network, time, files or placement: the answer for a batch is a
+//! pure function of the batch. A token's choices do not depend on the other tokens of its
+//! batch; what an expert admits does.
+#![forbid(unsafe_code)]
+
+pub mod admit;
+pub mod balance;
+pub mod capacity;
+pub mod config;
+pub mod error;
+pub mod gate;
+pub mod ledger;
+pub mod loss;
+pub mod route;
+pub mod select;
+
+#[cfg(test)]
+mod tests;
+
+pub use admit::{Admission, admit};
+pub use capacity::{CapacityConfig, Overflow, capacity, smallest_sufficient_factor};
+pub use config::{
+    GroupScore, Groups, Logits, Norm, Post, RouterConfig, Score, Select, WeightDtype,
+};
+pub use error::RoutingError;
+pub use gate::Gate;
+pub use ledger::{ExpertCount, OverflowLedger};
+pub use route::{Fate, Route};
+pub use select::{SelectScratch, Selector};
