@@ -1,0 +1,169 @@
+//! A layer out of a seed: the same on every machine that is told the same numbers.
+
+use std::sync::Arc;
+
+use expertmesh_experts::{
+    Activation, Expert, ExpertError, ExpertKind, ExpertSource, ExpertSpec, SharedExpert,
+    synthetic_expert, synthetic_gate,
+};
+use expertmesh_kernels::{Format, PackedMatrix};
+use expertmesh_routing::{Gate, RouterConfig};
+
+use crate::error::CheckpointError;
+use crate::spec::{self, LayerSource, LayerSpec, LayerWeights, Weight};
+
+/// The number that a synthetic layer gives itself, and the stream of its random numbers.
+const LAYER: u32 = 0;
+/// As for a checkpoint's sizes: no product of them overflows 64 bits.
+const MAX_SIZE: usize = 1 << 20;
+
+/// The numbers that a synthetic layer follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyntheticSpec {
+    /// Length H of a token row.
+    pub hidden: usize,
+    /// Inner size of an expert; identity experts have none and ignore it.
+    pub ffn: usize,
+    /// Number of experts E.
+    pub experts: usize,
+    /// Choices a token makes, at most E.
+    pub top_k: usize,
+    /// Kind of the experts: SwiGLU with silu, a two-layer MLP with relu, or identity.
+    pub kind: ExpertKind,
+    /// Seed of gate and experts.
+    pub seed: u64,
+    /// Number format of weights and arithmetic.
+    pub dtype: Format,
+}
+
+/// A layer with random weights and Mixtral's router.
+#[derive(Clone, Debug)]
+pub struct SyntheticLayer {
+    spec: LayerSpec,
+    seed: u64,
+}
+
+// === impl SyntheticLayer ===
+
+impl SyntheticLayer {
+    /// Describes the layer; weights are made when they are asked for.
+    ///
+    /// # Errors
+    /// A size that is 0 or beyond 2²⁰, or more choices than experts. The message names the field.
+    pub fn new(spec: SyntheticSpec) -> Result<Self, CheckpointError> {
+        let SyntheticSpec {
+            hidden,
+            ffn,
+            experts,
+            top_k,
+            kind,
+            seed,
+            dtype,
+        } = spec;
+        let in_range = |argument, value: usize, most: usize, why: &str| {
+            if (1..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(CheckpointError::Argument {
+                argument,
+                found: value.to_string(),
+                expected: format!("1 to {most}{why}"),
+            })
+        };
+        in_range("hidden", hidden, MAX_SIZE, "")?;
+        in_range("experts", experts, MAX_SIZE, "")?;
+        in_range("top_k", top_k, experts, ", the number of experts")?;
+        let (matrices, activation) = match kind {
+            ExpertKind::Swiglu => (3, Activation::Silu),
+            ExpertKind::Mlp => (2, Activation::Relu),
+            ExpertKind::Identity => (0, Activation::Silu),
+        };
+        let ffn = if matrices == 0 { 0 } else { ffn };
+        if matrices > 0 {
+            in_range("ffn", ffn, MAX_SIZE, "")?;
+        }
+        let weight = |parameters: usize| {
+            Weight {
+                parameters: 1,
+                bytes: dtype.bytes() as u64,
+            }
+            .times(parameters as u64)
+        };
+        let expert = weight(hidden * ffn).times(matrices);
+        Ok(Self {
+            spec: LayerSpec {
+                family: "synthetic".to_owned(),
+                layer: LAYER,
+                hidden,
+                ffn,
+                experts,
+                top_k,
+                router: RouterConfig::mixtral(experts, top_k, dtype),
+                expert: ExpertSpec {
+                    hidden,
+                    ffn,
+                    kind,
+                    activation,
+                    dtype,
+                },
+                shared: None,
+                weights: LayerWeights {
+                    gate: weight(experts * hidden),
+                    expert,
+                    experts: expert.times(experts as u64),
+                    shared: Weight::default(),
+                },
+            },
+            seed,
+        })
+    }
+}
+
+impl LayerSource for SyntheticLayer {
+    fn spec(&self) -> &LayerSpec {
+        &self.spec
+    }
+
+    fn gate(&self) -> Result<Gate, CheckpointError> {
+        let LayerSpec {
+            experts,
+            hidden,
+            router,
+            ..
+        } = &self.spec;
+        let values = synthetic_gate(*experts, *hidden, self.seed, LAYER);
+        let weight = PackedMatrix::from_f32_as(router.dtype, &values, *experts, *hidden).map_err(
+            |source| CheckpointError::Matrix {
+                tensor: "synthetic gate".to_owned(),
+                source,
+            },
+        )?;
+        Gate::new(router.clone(), weight, None, None).map_err(|source| CheckpointError::Gate {
+            layer: LAYER,
+            source,
+        })
+    }
+
+    fn expert(&self, expert: usize) -> Result<Arc<dyn Expert>, CheckpointError> {
+        let experts = self.spec.experts;
+        let index = u32::try_from(expert).ok().filter(|_| expert < experts);
+        let index = index.ok_or(CheckpointError::NoSuchExpert { expert, experts })?;
+        synthetic_expert(&self.spec.expert, self.seed, LAYER, index).map_err(|source| {
+            CheckpointError::Expert {
+                what: format!("expert {expert}"),
+                layer: LAYER,
+                source,
+            }
+        })
+    }
+
+    fn shared(&self) -> Result<Option<Arc<SharedExpert>>, CheckpointError> {
+        Ok(None)
+    }
+}
+
+impl ExpertSource for SyntheticLayer {
+    fn load(&self, expert: usize) -> Result<Arc<dyn Expert>, ExpertError> {
+        spec::load(self, expert)
+    }
+}
