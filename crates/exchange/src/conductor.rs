@@ -1,0 +1,192 @@
+//! The machine of a coordinator whose shards have their homes on workers (`all-to-all`).
+
+use std::collections::VecDeque;
+
+use expertmesh_wire::RemoteError;
+
+use crate::OnLoss;
+use crate::error::{LossCause, StepError};
+use crate::home::name_of;
+
+/// What the driver of a [`Conductor`] must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConductorAction {
+    /// Send shard `shard` to its home.
+    SendShard {
+        /// Position among the shards.
+        shard: usize,
+    },
+    /// Every shard is back or lost. Comes once, last.
+    Finish,
+    /// End the step. Comes once, last.
+    Fail(StepError),
+}
+
+/// Sends each shard to its home and waits for the combined outputs.
+#[derive(Debug)]
+pub struct Conductor {
+    step: u64,
+    names: Vec<String>,
+    shards: Vec<ShardState>,
+    started_ns: u64,
+    deadline_ns: u64,
+    on_loss: OnLoss,
+    open: usize,
+    actions: VecDeque<ConductorAction>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct ShardState {
+    home: u32,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Combined,
+    Lost,
+}
+
+// === impl Conductor ===
+
+impl Conductor {
+    /// A machine for shards with the given homes (endpoint ids).
+    pub fn new(
+        step: u64,
+        homes: &[u32],
+        names: &[String],
+        now_ns: u64,
+        deadline_ns: u64,
+        on_loss: OnLoss,
+    ) -> Self {
+        let shards: Vec<ShardState> = homes
+            .iter()
+            .map(|home| ShardState {
+                home: *home,
+                state: State::Open,
+            })
+            .collect();
+        let mut actions: VecDeque<_> = (0..shards.len())
+            .map(|shard| ConductorAction::SendShard { shard })
+            .collect();
+        if shards.is_empty() {
+            actions.push_back(ConductorAction::Finish);
+        }
+        Self {
+            step,
+            names: names.to_vec(),
+            open: shards.len(),
+            ended: shards.is_empty(),
+            shards,
+            started_ns: now_ns,
+            deadline_ns,
+            on_loss,
+            actions,
+        }
+    }
+
+    /// The next thing to do, `None` until another event.
+    pub fn poll(&mut self) -> Option<ConductorAction> {
+        self.actions.pop_front()
+    }
+
+    /// The shard of `home`, if its outputs are still awaited.
+    pub fn awaited(&self, home: u32) -> Option<usize> {
+        if self.ended {
+            return None;
+        }
+        self.shards
+            .iter()
+            .position(|shard| shard.home == home && shard.state == State::Open)
+    }
+
+    /// The outputs of a shard arrived.
+    pub fn on_combined(&mut self, shard: usize) {
+        self.close(shard, State::Combined);
+    }
+
+    /// A home said that its shard failed. The error names the endpoint at fault, which may be
+    /// another than the home.
+    pub fn on_shard_failed(&mut self, home: u32, error: RemoteError) {
+        let Some(shard) = self.awaited(home) else {
+            return;
+        };
+        let endpoint = error.endpoint.unwrap_or(home);
+        self.lose(shard, endpoint, LossCause::Reported(error));
+    }
+
+    /// A home is gone: its shard is lost.
+    pub fn on_home_lost(&mut self, home: u32, cause: LossCause) {
+        let Some(shard) = self.awaited(home) else {
+            return;
+        };
+        self.lose(shard, home, cause);
+    }
+
+    /// Time passed. At the deadline every shard that is still out is lost.
+    pub fn on_tick(&mut self, now_ns: u64) {
+        if self.ended || now_ns < self.deadline_ns {
+            return;
+        }
+        let waited_ms = (now_ns - self.started_ns) / 1_000_000;
+        let late: Vec<u32> = self
+            .shards
+            .iter()
+            .filter(|shard| shard.state == State::Open)
+            .map(|shard| shard.home)
+            .collect();
+        for home in late {
+            self.on_home_lost(home, LossCause::Deadline { waited_ms });
+        }
+    }
+
+    /// Ends the step with an error that no loss policy forgives.
+    pub fn fail(&mut self, error: StepError) {
+        if !self.ended {
+            self.ended = true;
+            self.actions.clear();
+            self.actions.push_back(ConductorAction::Fail(error));
+        }
+    }
+
+    /// Positions of the shards that were lost.
+    pub fn lost(&self) -> impl Iterator<Item = usize> + '_ {
+        self.shards
+            .iter()
+            .enumerate()
+            .filter(|(_, shard)| shard.state == State::Lost)
+            .map(|(at, _)| at)
+    }
+
+    /// When [`Conductor::on_tick`] has something to say.
+    pub fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    fn lose(&mut self, shard: usize, endpoint: u32, cause: LossCause) {
+        let name = name_of(&self.names, endpoint);
+        match self.on_loss {
+            OnLoss::Fail => self.fail(StepError::Lost {
+                step: self.step,
+                endpoint,
+                name,
+                cause,
+            }),
+            OnLoss::Drop => self.close(shard, State::Lost),
+        }
+    }
+
+    fn close(&mut self, shard: usize, state: State) {
+        if self.ended || self.shards[shard].state != State::Open {
+            return;
+        }
+        self.shards[shard].state = state;
+        self.open -= 1;
+        if self.open == 0 {
+            self.ended = true;
+            self.actions.push_back(ConductorAction::Finish);
+        }
+    }
+}

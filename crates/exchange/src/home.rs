@@ -1,0 +1,230 @@
+//! The machine of an endpoint that is home to tokens.
+
+use std::collections::VecDeque;
+
+use crate::OnLoss;
+use crate::error::{LossCause, StepError};
+use crate::plan::ShardPlan;
+
+/// What the driver of a [`Home`] must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HomeAction {
+    /// Send chunk `chunk` to host `host` (positions in the plan).
+    Send {
+        /// Index in [`ShardPlan::hosts`].
+        host: usize,
+        /// Index in [`crate::HostPlan::chunks`].
+        chunk: usize,
+    },
+    /// Every chunk is answered or lost: add the results up. Comes once, last.
+    Combine,
+    /// End the step. Comes once, last.
+    Fail(StepError),
+}
+
+/// Sends a shard's chunks within the credits of each host and waits for their results.
+///
+/// Chunks of a host go out in order; hosts are served in turn, so that the first chunk of every
+/// host is under way before any second one. Knows indices only, never rows.
+#[derive(Debug)]
+pub struct Home {
+    step: u64,
+    hosts: Vec<HostState>,
+    credits: usize,
+    deadline_ns: u64,
+    started_ns: u64,
+    on_loss: OnLoss,
+    /// Chunks that are neither answered nor lost.
+    open: usize,
+    actions: VecDeque<HomeAction>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct HostState {
+    endpoint: u32,
+    name: String,
+    chunks: usize,
+    next: usize,
+    answered: Vec<bool>,
+    in_flight: usize,
+    lost: bool,
+}
+
+// === impl Home ===
+
+impl Home {
+    /// A machine for `plan` that starts at `now_ns`, must end by `deadline_ns` and has at most
+    /// `credits` chunks under way at a host. `names` are the endpoints' names by id.
+    pub fn new(
+        step: u64,
+        plan: &ShardPlan,
+        names: &[String],
+        credits: usize,
+        now_ns: u64,
+        deadline_ns: u64,
+        on_loss: OnLoss,
+    ) -> Self {
+        let hosts: Vec<HostState> = plan
+            .hosts
+            .iter()
+            .map(|host| HostState {
+                endpoint: host.endpoint,
+                name: name_of(names, host.endpoint),
+                chunks: host.chunks.len(),
+                next: 0,
+                answered: vec![false; host.chunks.len()],
+                in_flight: 0,
+                lost: false,
+            })
+            .collect();
+        let open = hosts.iter().map(|host| host.chunks).sum();
+        let mut home = Self {
+            step,
+            hosts,
+            credits: credits.max(1),
+            deadline_ns,
+            started_ns: now_ns,
+            on_loss,
+            open,
+            actions: VecDeque::new(),
+            ended: false,
+        };
+        home.send_more();
+        home.end_if_done();
+        home
+    }
+
+    /// The next thing to do, `None` until another event.
+    pub fn poll(&mut self) -> Option<HomeAction> {
+        self.actions.pop_front()
+    }
+
+    /// The results of a chunk arrived. `false` if they were not awaited: a duplicate, or late.
+    pub fn on_results(&mut self, host: usize, chunk: usize) -> bool {
+        let Some(state) = self.hosts.get_mut(host) else {
+            return false;
+        };
+        let awaited = chunk < state.next && !state.lost && !self.ended;
+        if !awaited || state.answered[chunk] {
+            return false;
+        }
+        state.answered[chunk] = true;
+        state.in_flight -= 1;
+        self.open -= 1;
+        self.send_more();
+        self.end_if_done();
+        true
+    }
+
+    /// A host is gone or refused: what it has not answered is lost.
+    pub fn on_host_lost(&mut self, endpoint: u32, cause: LossCause) {
+        if self.ended {
+            return;
+        }
+        let Some(state) = self.hosts.iter_mut().find(|host| host.endpoint == endpoint) else {
+            return;
+        };
+        let unanswered = state.answered.iter().filter(|answered| !**answered).count();
+        if state.lost || unanswered == 0 {
+            return;
+        }
+        if self.on_loss == OnLoss::Fail {
+            let name = state.name.clone();
+            self.fail(StepError::Lost {
+                step: self.step,
+                endpoint,
+                name,
+                cause,
+            });
+            return;
+        }
+        state.lost = true;
+        state.in_flight = 0;
+        self.open -= unanswered;
+        self.end_if_done();
+    }
+
+    /// Time passed. At the deadline every host that still owes results is lost.
+    pub fn on_tick(&mut self, now_ns: u64) {
+        if self.ended || now_ns < self.deadline_ns {
+            return;
+        }
+        let waited_ms = (now_ns - self.started_ns) / 1_000_000;
+        let late: Vec<u32> = self
+            .hosts
+            .iter()
+            .filter(|host| !host.lost && host.answered.contains(&false))
+            .map(|host| host.endpoint)
+            .collect();
+        for endpoint in late {
+            self.on_host_lost(endpoint, LossCause::Deadline { waited_ms });
+        }
+    }
+
+    /// Ends the step with an error that no loss policy forgives.
+    pub fn fail(&mut self, error: StepError) {
+        if !self.ended {
+            self.ended = true;
+            self.actions.clear();
+            self.actions.push_back(HomeAction::Fail(error));
+        }
+    }
+
+    /// Endpoints whose results were lost.
+    pub fn lost(&self) -> impl Iterator<Item = u32> + '_ {
+        self.hosts
+            .iter()
+            .filter(|host| host.lost)
+            .map(|host| host.endpoint)
+    }
+
+    /// When [`Home::on_tick`] has something to say.
+    pub fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    /// Name of the host at a position of the plan.
+    pub(crate) fn host_name(&self, host: usize) -> String {
+        self.hosts
+            .get(host)
+            .map(|host| host.name.clone())
+            .unwrap_or_default()
+    }
+
+    fn send_more(&mut self) {
+        loop {
+            let mut sent = false;
+            for (at, host) in self.hosts.iter_mut().enumerate() {
+                if !host.lost && host.next < host.chunks && host.in_flight < self.credits {
+                    self.actions.push_back(HomeAction::Send {
+                        host: at,
+                        chunk: host.next,
+                    });
+                    host.next += 1;
+                    host.in_flight += 1;
+                    sent = true;
+                }
+            }
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    fn end_if_done(&mut self) {
+        if self.open == 0 && !self.ended {
+            self.ended = true;
+            // Sends to a host that was lost before they were polled are void.
+            self.actions.clear();
+            self.actions.push_back(HomeAction::Combine);
+        }
+    }
+}
+
+pub(crate) fn name_of(names: &[String], endpoint: u32) -> String {
+    names
+        .get(endpoint as usize)
+        .cloned()
+        .unwrap_or_else(|| format!("endpoint {endpoint}"))
+}

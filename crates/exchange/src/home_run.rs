@@ -1,0 +1,365 @@
+//! A [`Home`] with the bytes beside it: packs rows, checks results, adds them up.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use expertmesh_kernels::encode_row;
+use expertmesh_wire::{BufferPool, FrameKind, FrameView, FrameWriter, Header, Tag};
+
+use crate::OnLoss;
+use crate::clock::ClockMap;
+use crate::combine::CombineRule;
+use crate::error::{LossCause, StepError};
+use crate::home::{Home, HomeAction};
+use crate::plan::{ShardPlan, index};
+use crate::timeline::Timeline;
+
+/// What a [`HomeRun`] is told at its start.
+#[derive(Debug, Clone)]
+pub struct HomeSetup {
+    /// Session, epoch, step, layer and shard of every frame.
+    pub tag: Tag,
+    /// Elements of a row.
+    pub hidden: u32,
+    /// How results are added up; its row format is that of the rows sent.
+    pub rule: CombineRule,
+    /// Chunks under way at a host.
+    pub credits: usize,
+    /// What a lost host means.
+    pub on_loss: OnLoss,
+    /// Now, nanoseconds of the local clock.
+    pub started_ns: u64,
+    /// When to stop waiting, on the same clock.
+    pub deadline_ns: u64,
+    /// Names of the endpoints by id.
+    pub names: Arc<[String]>,
+}
+
+/// The shard's token rows.
+#[derive(Debug, Clone, Copy)]
+pub enum RowSource<'a> {
+    /// `[tokens, hidden]`, encoded when packed.
+    F32(&'a [f32]),
+    /// `[tokens]` rows in the wire's format already.
+    Encoded(&'a [u8]),
+}
+
+/// What the driver of a [`HomeRun`] must do.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// Hand `message` to the stream of `endpoint`, which may be the home itself.
+    Send {
+        /// Endpoint id of the host.
+        endpoint: u32,
+        /// An encoded `ROWS` frame.
+        message: Bytes,
+    },
+    /// Call [`HomeRun::combine`] for all tokens.
+    Combine,
+    /// End the step.
+    Fail(StepError),
+}
+
+/// One home's exchange of one step.
+#[derive(Debug)]
+pub struct HomeRun {
+    home: Home,
+    plan: ShardPlan,
+    setup: HomeSetup,
+    results: Vec<Vec<Option<FrameView>>>,
+    packed_ns: Vec<Vec<u64>>,
+    experts_ns: Vec<u64>,
+    timeline: Timeline,
+}
+
+// === impl HomeRun ===
+
+impl HomeRun {
+    /// Starts the exchange of `plan`.
+    pub fn new(plan: ShardPlan, setup: HomeSetup) -> Self {
+        let home = Home::new(
+            setup.tag.step,
+            &plan,
+            &setup.names,
+            setup.credits,
+            setup.started_ns,
+            setup.deadline_ns,
+            setup.on_loss,
+        );
+        let chunks = |host: &crate::HostPlan| host.chunks.len();
+        Self {
+            home,
+            results: plan
+                .hosts
+                .iter()
+                .map(|host| vec![None; chunks(host)])
+                .collect(),
+            packed_ns: plan
+                .hosts
+                .iter()
+                .map(|host| vec![0; chunks(host)])
+                .collect(),
+            experts_ns: vec![0; plan.hosts.len()],
+            timeline: Timeline {
+                first_result: u64::MAX,
+                ..Timeline::default()
+            },
+            plan,
+            setup,
+        }
+    }
+
+    /// The next thing to do, packed; `None` until another event. `now_ns` reads the local clock.
+    pub fn poll(
+        &mut self,
+        rows: RowSource<'_>,
+        pool: &BufferPool,
+        now_ns: impl Fn() -> u64,
+    ) -> Option<Outgoing> {
+        Some(match self.home.poll()? {
+            HomeAction::Send { host, chunk } => {
+                let message = self.pack(host, chunk, rows, pool, &now_ns);
+                Outgoing::Send {
+                    endpoint: self.plan.hosts[host].endpoint,
+                    message,
+                }
+            }
+            HomeAction::Combine => Outgoing::Combine,
+            HomeAction::Fail(error) => Outgoing::Fail(error),
+        })
+    }
+
+    /// A `RESULTS` frame of this step arrived from `endpoint` at `now_ns`.
+    ///
+    /// A frame that the plan contradicts ends the step; one that nobody awaits is ignored.
+    pub fn on_results(
+        &mut self,
+        endpoint: u32,
+        frame: FrameView,
+        clock: &mut ClockMap,
+        now_ns: u64,
+    ) {
+        let Some(host) = self.plan.host_index(endpoint) else {
+            return;
+        };
+        let header = frame.header;
+        let chunk = header.tag.chunk as usize;
+        if let Err(reason) = self.check(host, &header) {
+            let name = self.home.host_name(host);
+            let step = self.setup.tag.step;
+            self.home.fail(StepError::BadFrame {
+                step,
+                endpoint,
+                name,
+                reason,
+            });
+            return;
+        }
+        if !self.home.on_results(host, chunk) {
+            return;
+        }
+        let packed = self.packed_ns[host][chunk];
+        clock.observe(
+            packed,
+            header.times.received_ns,
+            header.times.sent_ns,
+            now_ns,
+        );
+        let start = self.setup.started_ns;
+        // A clock compared over a network may be off by its error: moments are kept in order.
+        let mut last = packed.max(start);
+        let mut local = |theirs: u64| {
+            last = clock.to_local(theirs).clamp(last, now_ns.max(last));
+            last - start
+        };
+        let received = local(header.times.received_ns);
+        let started = local(header.times.started_ns);
+        let computed = local(header.times.computed_ns);
+        let sent = local(header.times.sent_ns);
+        self.experts_ns[host] += computed - started;
+        let line = &mut self.timeline;
+        line.dispatched = line.dispatched.max(received);
+        line.first_result = line.first_result.min(sent);
+        line.clock_error = line.clock_error.max(clock.error_ns());
+        line.critical = u64::from(endpoint);
+        line.packed = packed.saturating_sub(start);
+        (line.received, line.started, line.computed) = (received, started, computed);
+        line.arrived = now_ns.saturating_sub(start);
+        self.results[host][chunk] = Some(frame);
+    }
+
+    /// A host is gone or refused.
+    pub fn on_host_lost(&mut self, endpoint: u32, cause: LossCause) {
+        self.home.on_host_lost(endpoint, cause);
+    }
+
+    /// Ends the step whatever the loss policy: the home itself cannot go on.
+    pub fn fail(&mut self, endpoint: u32, cause: LossCause) {
+        let name = crate::home::name_of(&self.setup.names, endpoint);
+        self.home.fail(StepError::Lost {
+            step: self.setup.tag.step,
+            endpoint,
+            name,
+            cause,
+        });
+    }
+
+    /// Time passed.
+    pub fn on_tick(&mut self, now_ns: u64) {
+        self.home.on_tick(now_ns);
+    }
+
+    /// When [`HomeRun::on_tick`] has something to say, nanoseconds of the local clock.
+    pub fn deadline_ns(&self) -> u64 {
+        self.home.deadline_ns()
+    }
+
+    /// Adds up the outputs of `tokens` into `out` `[tokens, hidden]`, in slot order; `shared` is
+    /// `[tokens, hidden]` of the same tokens. Lost choices add nothing.
+    pub fn combine(&self, tokens: Range<usize>, out: &mut [f32], shared: Option<&[f32]>) {
+        let hidden = self.setup.hidden as usize;
+        for (at, token) in tokens.enumerate() {
+            let row = &mut out[at * hidden..(at + 1) * hidden];
+            row.fill(0.0);
+            let choices = self.plan.offsets[token] as usize..self.plan.offsets[token + 1] as usize;
+            for choice in choices {
+                let from = self.plan.results[choice];
+                let frame = &self.results[from.host as usize][from.chunk as usize];
+                if let Some(frame) = frame {
+                    let weight = self.plan.weights[choice];
+                    self.setup
+                        .rule
+                        .add(weight, frame.row(from.row as usize), row);
+                }
+            }
+            let shared = shared.map(|shared| &shared[at * hidden..(at + 1) * hidden]);
+            self.setup.rule.finish(row, shared);
+        }
+    }
+
+    /// Kept choices whose results were lost, ascending.
+    pub fn lost(&self) -> Vec<u32> {
+        let missing = |at: &usize| {
+            let from = self.plan.results[*at];
+            self.results[from.host as usize][from.chunk as usize].is_none()
+        };
+        (0..self.plan.choices())
+            .filter(missing)
+            .map(index)
+            .collect()
+    }
+
+    /// Endpoints whose results were lost.
+    pub fn lost_endpoints(&self) -> Vec<u32> {
+        self.home.lost().collect()
+    }
+
+    /// Where the time went, once the outputs were there at `done_ns`; `shared_ns` was spent in
+    /// shared experts.
+    pub fn timeline(&self, done_ns: u64, shared_ns: u64) -> Timeline {
+        let mut line = self.timeline;
+        line.done = done_ns.saturating_sub(self.setup.started_ns);
+        line.shared = shared_ns;
+        line.longest_experts = self.experts_ns.iter().copied().max().unwrap_or(0);
+        line.first_result = line.first_result.min(line.done);
+        line
+    }
+
+    /// The plan that this exchange follows.
+    pub fn plan(&self) -> &ShardPlan {
+        &self.plan
+    }
+
+    fn pack(
+        &mut self,
+        host: usize,
+        chunk: usize,
+        rows: RowSource<'_>,
+        pool: &BufferPool,
+        now_ns: &impl Fn() -> u64,
+    ) -> Bytes {
+        let plan = &self.plan.hosts[host];
+        let piece = &plan.chunks[chunk];
+        let mut header = self.header(index(chunk), index(plan.chunks.len()));
+        header.row_count = index(piece.rows.len());
+        let row_bytes = header.row_bytes();
+        let words = piece.rows.len() + piece.choices.len();
+        let mut writer = FrameWriter::new(pool, &header, words, piece.rows.len() * row_bytes);
+        let (table, body) = writer.parts();
+        let (counts, experts) = table.split_at_mut(piece.rows.len() * 4);
+        for (word, row) in counts.chunks_exact_mut(4).zip(piece.rows.clone()) {
+            let count = plan.offsets[row + 1] - plan.offsets[row];
+            word.copy_from_slice(&count.to_le_bytes());
+        }
+        for (word, expert) in experts
+            .chunks_exact_mut(4)
+            .zip(&plan.experts[piece.choices.clone()])
+        {
+            word.copy_from_slice(&expert.to_le_bytes());
+        }
+        let tokens = &plan.tokens[piece.rows.clone()];
+        let hidden = self.setup.hidden as usize;
+        for (slot, token) in body.chunks_exact_mut(row_bytes.max(1)).zip(tokens) {
+            let token = *token as usize;
+            match rows {
+                RowSource::F32(x) => {
+                    encode_row(
+                        header.format,
+                        &x[token * hidden..(token + 1) * hidden],
+                        slot,
+                    );
+                }
+                RowSource::Encoded(x) => {
+                    slot.copy_from_slice(&x[token * row_bytes..(token + 1) * row_bytes]);
+                }
+            }
+        }
+        let now = now_ns();
+        self.packed_ns[host][chunk] = now;
+        header.times.sent_ns = now;
+        header.budget_ns = self.setup.deadline_ns.saturating_sub(now);
+        writer.set_header(&header);
+        writer.finish()
+    }
+
+    fn header(&self, chunk: u32, extent: u32) -> Header {
+        let tag = Tag {
+            chunk,
+            ..self.setup.tag
+        };
+        let mut header = Header::new(
+            FrameKind::Rows,
+            tag,
+            self.setup.hidden,
+            self.setup.rule.row_format,
+        );
+        header.extent = extent;
+        header
+    }
+
+    fn check(&self, host: usize, header: &Header) -> Result<(), String> {
+        let chunks = &self.plan.hosts[host].chunks;
+        let chunk = chunks.get(header.tag.chunk as usize).ok_or_else(|| {
+            format!(
+                "chunk {} of a host with {} chunks",
+                header.tag.chunk,
+                chunks.len()
+            )
+        })?;
+        let expected = index(chunk.choices.len());
+        if header.row_count != expected {
+            return Err(format!(
+                "{} result rows, expected {expected}",
+                header.row_count
+            ));
+        }
+        if header.hidden != self.setup.hidden || header.format != self.setup.rule.row_format {
+            return Err(format!(
+                "rows of {} {} elements, expected {} {}",
+                header.hidden, header.format, self.setup.hidden, self.setup.rule.row_format
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! The whole step as state machines: who sends which rows to whom, and what follows from it.
+//!
+//! Nothing here performs I/O, reads a clock or starts a thread. Time is an argument, network
+//! events go in, actions come out; the coordinator and the workers drive the same machines over
+//! gRPC that the tests drive over a shuffled in-memory bus and a simulator under an event clock.
+//!
+//! Reading order:
+//!
+//! 1. [`HostTable`], [`ShardPlan`]: route + placement → rows for each expert host, cut to chunks.
+//! 2. [`TrafficLedger`]: the messages, rows and bytes that follow from plans, and from nothing else.
+//! 3. [`Home`]: the machine of an endpoint that is home to tokens: sends rows within its credits,
+//!    waits for results, meets the deadline.
+//! 4. [`Conductor`]: the machine of a coordinator whose shards have homes elsewhere
+//!    (`all-to-all`).
+//! 5. [`Host`]: the machine of an expert host: which queued chunks are computed together.
+//! 6. [`HomeRun`], [`ShardRun`], [`RowsJob`]: the same machines with the bytes beside them:
+//!    packing, checking what arrives, combining in slot order.
+//! 7. [`ClockMap`], [`Timeline`]: moments of several clocks on one line.
+//!
+//! Laws held here: a plan, and so the ledger, is a function of (routes, placement, exchange)
+//! alone: chunks are cut by the plan, never by credits or timing. Combine adds in slot order, in
+//! f32, and rounds once.
+//!
+//! **This crate does not know** sockets, gRPC, threads, clocks, or how an expert computes.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod combine;
+mod conductor;
+mod error;
+mod home;
+mod home_run;
+mod host;
+mod jobs;
+mod ledger;
+mod plan;
+mod shard_run;
+mod timeline;
+
+pub use clock::ClockMap;
+pub use combine::CombineRule;
+pub use conductor::{Conductor, ConductorAction};
+pub use error::{LossCause, StepError};
+pub use home::{Home, HomeAction};
+pub use home_run::{HomeRun, HomeSetup, Outgoing, RowSource};
+pub use host::{Host, HostAction};
+pub use jobs::{RowsJob, error_frame};
+pub use ledger::{LinkCell, TrafficLedger};
+pub use plan::{Chunk, HostPlan, HostTable, Kept, KeptChoices, Limits, ShardPlan, shard_ranges};
+pub use shard_run::{CombinedFrame, ShardFrame, write_combined, write_shard};
+pub use timeline::Timeline;
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Endpoint id of the coordinator; workers are 1, 2, … in the order they were given.
+pub const COORDINATOR: u32 = 0;
+
+/// How rows travel between their home and the expert hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ExchangeKind {
+    /// The coordinator is home to all tokens and trades rows with every worker.
+    Star,
+    /// Every worker is home to a shard of the tokens and trades rows with its peers.
+    #[default]
+    AllToAll,
+}
+
+/// What a step does when an endpoint does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnLoss {
+    /// The step ends with an error that names the endpoint.
+    #[default]
+    Fail,
+    /// The endpoint's choices get the fate `lost` and the step goes on without them.
+    Drop,
+}
+
+// === impl ExchangeKind ===
+
+impl fmt::Display for ExchangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Star => "star",
+            Self::AllToAll => "all-to-all",
+        })
+    }
+}
+
+impl FromStr for ExchangeKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "star" => Ok(Self::Star),
+            "all-to-all" => Ok(Self::AllToAll),
+            "auto" => Err(
+                "`auto` chooses by a calibrated cost model and this cluster has no \
+                           calibration yet; name `star` or `all-to-all`"
+                    .into(),
+            ),
+            other => Err(format!(
+                "`{other}` is no exchange; expected `star` or `all-to-all`"
+            )),
+        }
+    }
+}
+
+// === impl OnLoss ===
+
+impl fmt::Display for OnLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fail => "fail",
+            Self::Drop => "drop",
+        })
+    }
+}
+
+impl FromStr for OnLoss {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "fail" => Ok(Self::Fail),
+            "drop" => Ok(Self::Drop),
+            other => Err(format!(
+                "`{other}` is no loss policy; expected `fail` or `drop`"
+            )),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The frames between a coordinator and the homes of its shards (`all-to-all`).
+//!
+//! A `SHARD` index is `counts [tokens] | experts [choices] | weights [choices]`; a `COMBINED`
+//! index is the home's [`Timeline`] and, after a loss, the kept choices that were lost.
+
+use bytes::Bytes;
+use expertmesh_kernels::{Format, decode_row, encode_row};
+use expertmesh_wire::{BufferPool, FrameView, FrameWriter, Header, WireError, words};
+
+use crate::jobs::field;
+use crate::plan::{HostTable, Kept, index};
+use crate::timeline::{TIMELINE_WORDS, Timeline};
+
+/// A shard as its home reads it.
+#[derive(Debug, Clone)]
+pub struct ShardFrame {
+    /// The frame; its rows are the shard's tokens.
+    pub frame: FrameView,
+    /// `[tokens + 1]` offsets of each token's choices.
+    pub offsets: Vec<u32>,
+    /// `[choices]` expert ids.
+    pub experts: Vec<u32>,
+    /// `[choices]` gate weights.
+    pub weights: Vec<f32>,
+}
+
+/// A shard's outputs as the coordinator reads them.
+#[derive(Debug, Clone)]
+pub struct CombinedFrame {
+    /// The frame; its rows are the outputs in token order.
+    pub frame: FrameView,
+    /// Where the home's time went.
+    pub timeline: Timeline,
+    /// Kept choices of the shard that were lost.
+    pub lost: Vec<u32>,
+}
+
+/// Writes a `SHARD` frame for the tokens whose rows are `rows` `[tokens, hidden]`.
+///
+/// `now_ns` reads the local clock once the rows are packed and gives it with what is left of the
+/// deadline.
+pub fn write_shard(
+    pool: &BufferPool,
+    mut header: Header,
+    rows: &[f32],
+    kept: Kept<'_>,
+    stamp: impl FnOnce() -> (u64, u64),
+) -> Bytes {
+    let tokens = kept.offsets.len().saturating_sub(1);
+    let choices = kept.experts.len();
+    header.row_count = index(tokens);
+    let row_bytes = header.row_bytes();
+    let mut writer = FrameWriter::new(pool, &header, tokens + 2 * choices, tokens * row_bytes);
+    let (table, body) = writer.parts();
+    let counts = kept.offsets.windows(2).map(|pair| pair[1] - pair[0]);
+    let weights = kept.weights.iter().map(|weight| weight.to_bits());
+    let values = counts.chain(kept.experts.iter().copied()).chain(weights);
+    for (word, value) in table.chunks_exact_mut(4).zip(values) {
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+    let hidden = header.hidden as usize;
+    for (slot, row) in body
+        .chunks_exact_mut(row_bytes.max(1))
+        .zip(rows.chunks_exact(hidden.max(1)))
+    {
+        encode_row(header.format, row, slot);
+    }
+    (header.times.sent_ns, header.budget_ns) = stamp();
+    writer.set_header(&header);
+    writer.finish()
+}
+
+/// Writes a `COMBINED` frame with the outputs `out` `[tokens, hidden]`.
+pub fn write_combined(
+    pool: &BufferPool,
+    mut header: Header,
+    out: &[f32],
+    timeline: &Timeline,
+    lost: &[u32],
+    sent_ns: impl FnOnce() -> u64,
+) -> Bytes {
+    let row_bytes = header.row_bytes();
+    let rows = header.row_count as usize * row_bytes;
+    let mut writer = FrameWriter::new(pool, &header, TIMELINE_WORDS + lost.len(), rows);
+    let (table, body) = writer.parts();
+    let (line, tail) = table.split_at_mut(TIMELINE_WORDS * 4);
+    timeline.write(line);
+    for (word, choice) in tail.chunks_exact_mut(4).zip(lost) {
+        word.copy_from_slice(&choice.to_le_bytes());
+    }
+    let hidden = header.hidden as usize;
+    for (slot, row) in body
+        .chunks_exact_mut(row_bytes.max(1))
+        .zip(out.chunks_exact(hidden.max(1)))
+    {
+        encode_row(header.format, row, slot);
+    }
+    header.times.sent_ns = sent_ns();
+    writer.set_header(&header);
+    writer.finish()
+}
+
+// === impl ShardFrame ===
+
+impl ShardFrame {
+    /// Reads a `SHARD` frame for a layer of `hidden` elements whose experts are those of `table`.
+    ///
+    /// # Errors
+    /// [`WireError`] naming the field that contradicts the others or the layer.
+    pub fn read(frame: FrameView, hidden: u32, table: &HostTable) -> Result<Self, WireError> {
+        let header = frame.header;
+        if header.hidden != hidden {
+            return Err(field(
+                "hidden",
+                header.hidden,
+                format!("{hidden}, the layer's"),
+            ));
+        }
+        let tokens = header.row_count as usize;
+        let total = frame.index.len() / 4;
+        let rest = total
+            .checked_sub(tokens)
+            .filter(|rest| rest % 2 == 0)
+            .ok_or_else(|| {
+                field(
+                    "index",
+                    format!("{total} words"),
+                    format!("{tokens} counts, then an expert and a weight for each choice"),
+                )
+            })?;
+        let choices = rest / 2;
+        let mut offsets = Vec::with_capacity(tokens + 1);
+        let mut sum = 0u64;
+        offsets.push(0);
+        for count in words(&frame.index[..tokens * 4]) {
+            sum += u64::from(count);
+            offsets.push(u32::try_from(sum).unwrap_or(u32::MAX));
+        }
+        if sum != choices as u64 {
+            return Err(field(
+                "index",
+                format!("counts of {sum} choices and {choices} experts"),
+                "as many experts as choices",
+            ));
+        }
+        let (experts, weights) = frame.index[tokens * 4..].split_at(choices * 4);
+        let experts: Vec<u32> = words(experts).collect();
+        if let Some(expert) = experts.iter().find(|expert| table.host(**expert).is_none()) {
+            let last = table.experts().saturating_sub(1);
+            return Err(field(
+                "index",
+                format!("expert {expert}"),
+                format!("at most {last}"),
+            ));
+        }
+        let weights: Vec<f32> = words(weights).map(f32::from_bits).collect();
+        if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+            return Err(field(
+                "index",
+                format!("gate weight {weight}"),
+                "a finite number",
+            ));
+        }
+        Ok(Self {
+            frame,
+            offsets,
+            experts,
+            weights,
+        })
+    }
+
+    /// The choices, as a plan takes them.
+    pub fn kept(&self) -> Kept<'_> {
+        Kept {
+            offsets: &self.offsets,
+            experts: &self.experts,
+            weights: &self.weights,
+        }
+    }
+}
+
+// === impl CombinedFrame ===
+
+impl CombinedFrame {
+    /// Reads a `COMBINED` frame for a shard of `tokens` tokens and `choices` kept choices.
+    ///
+    /// # Errors
+    /// [`WireError`] naming the field that contradicts the shard.
+    pub fn read(
+        frame: FrameView,
+        tokens: usize,
+        choices: usize,
+        hidden: u32,
+        format: Format,
+    ) -> Result<Self, WireError> {
+        let header = frame.header;
+        if header.row_count as usize != tokens {
+            return Err(field(
+                "row_count",
+                header.row_count,
+                format!("{tokens}, the shard's"),
+            ));
+        }
+        if header.hidden != hidden || header.format != format {
+            return Err(field(
+                "hidden",
+                format!("{} {}", header.hidden, header.format),
+                format!("{hidden} {format}"),
+            ));
+        }
+        let timeline = Timeline::read(&frame.index).ok_or_else(|| {
+            field(
+                "index",
+                format!("{} bytes", frame.index.len()),
+                format!("at least {} bytes of timeline", TIMELINE_WORDS * 4),
+            )
+        })?;
+        let lost: Vec<u32> = words(&frame.index[TIMELINE_WORDS * 4..]).collect();
+        if let Some(choice) = lost.iter().find(|choice| **choice as usize >= choices) {
+            return Err(field(
+                "index",
+                format!("lost choice {choice}"),
+                format!("one of the shard's {choices}"),
+            ));
+        }
+        Ok(Self {
+            frame,
+            timeline,
+            lost,
+        })
+    }
+
+    /// Decodes the outputs into `out` `[tokens, hidden]`.
+    pub fn outputs(&self, out: &mut [f32]) {
+        let header = self.frame.header;
+        let row_bytes = header.row_bytes().max(1);
+        let hidden = (header.hidden as usize).max(1);
+        for (row, slot) in self
+            .frame
+            .rows
+            .chunks_exact(row_bytes)
+            .zip(out.chunks_exact_mut(hidden))
+        {
+            decode_row(header.format, row, slot);
+        }
+    }
+}
