@@ -1,6 +1,6 @@
 //! How results are added up.
 
-use expertmesh_kernels::{Format, axpy_row, round_bf16};
+use expertmesh_kernels::{Format, axpy_row, round_bf16, scale_row};
 
 /// The rounding points of a layer's combine.
 ///
@@ -20,10 +20,16 @@ pub struct CombineRule {
 // === impl CombineRule ===
 
 impl CombineRule {
-    /// Adds `weight × row` to the accumulator `[hidden]`.
-    pub fn add(&self, weight: f32, row: &[u8], accumulator: &mut [f32]) {
+    /// Sets `out` `[hidden]` to `Σ weight × row` over `terms`, in their order; zeros for none.
+    pub fn sum<'a>(&self, mut terms: impl Iterator<Item = (f32, &'a [u8])>, out: &mut [f32]) {
         let round_product = self.dtype == Format::Bf16 && self.weight_in_dtype;
-        axpy_row(self.row_format, weight, row, accumulator, round_product);
+        match terms.next() {
+            None => out.fill(0.0),
+            Some((weight, row)) => scale_row(self.row_format, weight, row, out, round_product),
+        }
+        for (weight, row) in terms {
+            axpy_row(self.row_format, weight, row, out, round_product);
+        }
     }
 
     /// Rounds the sum and adds the shared expert's row `[hidden]`, if there is one.

@@ -44,6 +44,8 @@ struct ShardState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Not handed out yet: nobody can have answered it.
+    Waiting,
     Open,
     Combined,
     Lost,
@@ -65,7 +67,7 @@ impl Conductor {
             .iter()
             .map(|home| ShardState {
                 home: *home,
-                state: State::Open,
+                state: State::Waiting,
             })
             .collect();
         let mut actions: VecDeque<_> = (0..shards.len())
@@ -89,10 +91,21 @@ impl Conductor {
 
     /// The next thing to do, `None` until another event.
     pub fn poll(&mut self) -> Option<ConductorAction> {
-        self.actions.pop_front()
+        loop {
+            let action = self.actions.pop_front()?;
+            if let ConductorAction::SendShard { shard } = action {
+                let state = &mut self.shards[shard].state;
+                // A home may be lost before its shard was sent.
+                if *state != State::Waiting {
+                    continue;
+                }
+                *state = State::Open;
+            }
+            return Some(action);
+        }
     }
 
-    /// The shard of `home`, if its outputs are still awaited.
+    /// The shard of `home`, if it was sent and its outputs are still awaited.
     pub fn awaited(&self, home: u32) -> Option<usize> {
         if self.ended {
             return None;
@@ -109,20 +122,26 @@ impl Conductor {
 
     /// A home said that its shard failed. The error names the endpoint at fault, which may be
     /// another than the home.
-    pub fn on_shard_failed(&mut self, home: u32, error: RemoteError) {
+    pub fn on_shard_failed(&mut self, home: u32, mut error: RemoteError) {
         let Some(shard) = self.awaited(home) else {
             return;
         };
         let endpoint = error.endpoint.unwrap_or(home);
+        // The home's sentence begins as ours will.
+        let step = format!("step {}: ", self.step);
+        let lost = format!("{} was lost: ", name_of(&self.names, endpoint));
+        if let Some(rest) = error.message.strip_prefix(&step) {
+            error.message = rest.strip_prefix(&lost).unwrap_or(rest).to_owned();
+        }
         self.lose(shard, endpoint, LossCause::Reported(error));
     }
 
     /// A home is gone: its shard is lost.
     pub fn on_home_lost(&mut self, home: u32, cause: LossCause) {
-        let Some(shard) = self.awaited(home) else {
-            return;
-        };
-        self.lose(shard, home, cause);
+        let out = |shard: &ShardState| shard.home == home && shard.state.is_out();
+        if let (false, Some(shard)) = (self.ended, self.shards.iter().position(out)) {
+            self.lose(shard, home, cause);
+        }
     }
 
     /// Time passed. At the deadline every shard that is still out is lost.
@@ -134,7 +153,7 @@ impl Conductor {
         let late: Vec<u32> = self
             .shards
             .iter()
-            .filter(|shard| shard.state == State::Open)
+            .filter(|shard| shard.state.is_out())
             .map(|shard| shard.home)
             .collect();
         for home in late {
@@ -179,7 +198,7 @@ impl Conductor {
     }
 
     fn close(&mut self, shard: usize, state: State) {
-        if self.ended || self.shards[shard].state != State::Open {
+        if self.ended || !self.shards[shard].state.is_out() {
             return;
         }
         self.shards[shard].state = state;
@@ -188,5 +207,13 @@ impl Conductor {
             self.ended = true;
             self.actions.push_back(ConductorAction::Finish);
         }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn is_out(self) -> bool {
+        matches!(self, Self::Waiting | Self::Open)
     }
 }

@@ -70,6 +70,8 @@ pub struct HomeRun {
     results: Vec<Vec<Option<FrameView>>>,
     packed_ns: Vec<Vec<u64>>,
     experts_ns: Vec<u64>,
+    /// Until when each host's experts are accounted for: chunks of one batch share its time.
+    counted_ns: Vec<u64>,
     timeline: Timeline,
 }
 
@@ -101,6 +103,7 @@ impl HomeRun {
                 .map(|host| vec![0; chunks(host)])
                 .collect(),
             experts_ns: vec![0; plan.hosts.len()],
+            counted_ns: vec![0; plan.hosts.len()],
             timeline: Timeline {
                 first_result: u64::MAX,
                 ..Timeline::default()
@@ -177,7 +180,9 @@ impl HomeRun {
         let started = local(header.times.started_ns);
         let computed = local(header.times.computed_ns);
         let sent = local(header.times.sent_ns);
-        self.experts_ns[host] += computed - started;
+        let counted = &mut self.counted_ns[host];
+        self.experts_ns[host] += computed.saturating_sub(started.max(*counted));
+        *counted = computed.max(*counted);
         let line = &mut self.timeline;
         line.dispatched = line.dispatched.max(received);
         line.first_result = line.first_result.min(sent);
@@ -185,7 +190,7 @@ impl HomeRun {
         line.critical = u64::from(endpoint);
         line.packed = packed.saturating_sub(start);
         (line.received, line.started, line.computed) = (received, started, computed);
-        line.arrived = now_ns.saturating_sub(start);
+        line.arrived = now_ns.max(last) - start;
         self.results[host][chunk] = Some(frame);
     }
 
@@ -221,21 +226,20 @@ impl HomeRun {
         let hidden = self.setup.hidden as usize;
         for (at, token) in tokens.enumerate() {
             let row = &mut out[at * hidden..(at + 1) * hidden];
-            row.fill(0.0);
-            let choices = self.plan.offsets[token] as usize..self.plan.offsets[token + 1] as usize;
-            for choice in choices {
-                let from = self.plan.results[choice];
-                let frame = &self.results[from.host as usize][from.chunk as usize];
-                if let Some(frame) = frame {
-                    let weight = self.plan.weights[choice];
-                    self.setup
-                        .rule
-                        .add(weight, frame.row(from.row as usize), row);
-                }
-            }
+            self.setup.rule.sum(self.results_of(token), row);
             let shared = shared.map(|shared| &shared[at * hidden..(at + 1) * hidden]);
             self.setup.rule.finish(row, shared);
         }
+    }
+
+    /// Gate weights and result rows of a token's kept choices that came back, in slot order.
+    fn results_of(&self, token: usize) -> impl Iterator<Item = (f32, &[u8])> {
+        let choices = self.plan.offsets[token] as usize..self.plan.offsets[token + 1] as usize;
+        choices.filter_map(|choice| {
+            let from = self.plan.results[choice];
+            let frame = self.results[from.host as usize][from.chunk as usize].as_ref()?;
+            Some((self.plan.weights[choice], frame.row(from.row as usize)))
+        })
     }
 
     /// Kept choices whose results were lost, ascending.

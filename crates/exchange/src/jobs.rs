@@ -35,7 +35,7 @@ impl RowsJob {
     ///
     /// # Errors
     /// [`WireError`] naming the field: rows of another width, counts that do not add up to the
-    /// experts listed, a row for no expert, or an expert that is not here.
+    /// experts listed, a row for no expert or for one twice, or an expert that is not here.
     pub fn read(
         frame: FrameView,
         hidden: u32,
@@ -87,6 +87,7 @@ impl RowsJob {
                 "an expert of this worker",
             ));
         }
+        check_distinct(&offsets, &experts)?;
         Ok(Self {
             frame,
             offsets,
@@ -114,6 +115,21 @@ impl RowsJob {
         let header = self.results_header(Times::default());
         FrameWriter::new(pool, &header, 0, self.choices() * header.row_bytes())
     }
+}
+
+/// A row's experts are distinct: were one listed a million times, a short request would ask for a
+/// million result rows. A list of experts that exist repeats one before it is longer than they
+/// are many, which bounds the search.
+pub(crate) fn check_distinct(offsets: &[u32], experts: &[u32]) -> Result<(), WireError> {
+    for pair in offsets.windows(2) {
+        let row = &experts[pair[0] as usize..pair[1] as usize];
+        let repeated = (1..row.len()).find(|at| row[..*at].contains(&row[*at]));
+        if let Some(at) = repeated {
+            let held = format!("expert {} twice for one row", row[at]);
+            return Err(field("index", held, "a row's experts to differ"));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn field(

@@ -207,7 +207,7 @@ impl ShardPlan {
                 let expert = kept.experts[choice];
                 let endpoint = table.of[expert as usize];
                 let host = by_endpoint[endpoint as usize]
-                    .get_or_insert_with(|| HostPlan::empty(endpoint, choices / tokens.max(1) + 1));
+                    .get_or_insert_with(|| HostPlan::empty(endpoint, tokens, choices));
                 let at = host.push(index(token), expert, index(choice));
                 position[choice] = (endpoint, at);
             }
@@ -267,13 +267,16 @@ impl ShardPlan {
 // === impl HostPlan ===
 
 impl HostPlan {
-    fn empty(endpoint: u32, room: usize) -> Self {
+    /// With room for the worst case, so that planning allocates a fixed number of times.
+    fn empty(endpoint: u32, tokens: usize, choices: usize) -> Self {
+        let mut offsets = Vec::with_capacity(tokens + 1);
+        offsets.push(0);
         Self {
             endpoint,
-            tokens: Vec::with_capacity(room),
-            offsets: vec![0],
-            experts: Vec::with_capacity(room),
-            kept: Vec::with_capacity(room),
+            tokens: Vec::with_capacity(tokens),
+            offsets,
+            experts: Vec::with_capacity(choices),
+            kept: Vec::with_capacity(choices),
             chunks: Vec::new(),
         }
     }

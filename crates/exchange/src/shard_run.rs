@@ -3,11 +3,13 @@
 //! A `SHARD` index is `counts [tokens] | experts [choices] | weights [choices]`; a `COMBINED`
 //! index is the home's [`Timeline`] and, after a loss, the kept choices that were lost.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use expertmesh_kernels::{Format, decode_row, encode_row};
 use expertmesh_wire::{BufferPool, FrameView, FrameWriter, Header, WireError, words};
 
-use crate::jobs::field;
+use crate::jobs::{check_distinct, field};
 use crate::plan::{HostTable, Kept, index};
 use crate::timeline::{TIMELINE_WORDS, Timeline};
 
@@ -153,6 +155,7 @@ impl ShardFrame {
                 format!("at most {last}"),
             ));
         }
+        check_distinct(&offsets, &experts)?;
         let weights: Vec<f32> = words(weights).map(f32::from_bits).collect();
         if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
             return Err(field(
@@ -215,6 +218,13 @@ impl CombinedFrame {
                 format!("at least {} bytes of timeline", TIMELINE_WORDS * 4),
             )
         })?;
+        if !timeline.is_ordered() {
+            return Err(field(
+                "index",
+                "a timeline out of order",
+                "packed <= received <= started <= computed <= arrived <= done",
+            ));
+        }
         let lost: Vec<u32> = words(&frame.index[TIMELINE_WORDS * 4..]).collect();
         if let Some(choice) = lost.iter().find(|choice| **choice as usize >= choices) {
             return Err(field(
@@ -230,18 +240,13 @@ impl CombinedFrame {
         })
     }
 
-    /// Decodes the outputs into `out` `[tokens, hidden]`.
-    pub fn outputs(&self, out: &mut [f32]) {
-        let header = self.frame.header;
-        let row_bytes = header.row_bytes().max(1);
-        let hidden = (header.hidden as usize).max(1);
-        for (row, slot) in self
-            .frame
-            .rows
-            .chunks_exact(row_bytes)
-            .zip(out.chunks_exact_mut(hidden))
-        {
-            decode_row(header.format, row, slot);
+    /// Decodes the outputs of `tokens`, counted from the shard's first, into `out`
+    /// `[tokens, hidden]`.
+    pub fn outputs(&self, tokens: Range<usize>, out: &mut [f32]) {
+        let format = self.frame.header.format;
+        let hidden = (self.frame.header.hidden as usize).max(1);
+        for (token, slot) in tokens.zip(out.chunks_exact_mut(hidden)) {
+            decode_row(format, self.frame.row(token), slot);
         }
     }
 }

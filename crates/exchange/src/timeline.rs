@@ -35,6 +35,9 @@ pub struct Timeline {
 
 const FIELDS: usize = 12;
 
+/// No step takes so long (146 years), and sums with moments of a clock stay within 64 bits.
+const LONGEST: u64 = 1 << 62;
+
 /// Index words that a timeline takes.
 pub(crate) const TIMELINE_WORDS: usize = FIELDS * 2;
 
@@ -85,6 +88,20 @@ impl Timeline {
             shared,
             clock_error,
         })
+    }
+
+    /// Whether the moments follow each other as they must, and so can be subtracted and added.
+    pub(crate) fn is_ordered(&self) -> bool {
+        let chain = [
+            self.packed,
+            self.received,
+            self.started,
+            self.computed,
+            self.arrived,
+            self.done,
+            LONGEST,
+        ];
+        chain.is_sorted() && self.dispatched <= self.done && self.first_result <= self.done
     }
 
     fn fields(&self) -> [u64; FIELDS] {

@@ -112,6 +112,22 @@ pub fn axpy_row(format: Format, weight: f32, src: &[u8], acc: &mut [f32], round_
     }
 }
 
+/// Sets `out` to `weight` times the encoded row `src`, with the bits that [`axpy_row`] gives when it
+/// adds to zeros: the first term of a sum, without clearing the accumulator before.
+///
+/// # Panics
+///
+/// If `src` does not hold exactly `out.len() * format.bytes()` bytes.
+pub fn scale_row(format: Format, weight: f32, src: &[u8], out: &mut [f32], round_product: bool) {
+    check_lengths(format, src.len(), out.len());
+    match (format, round_product) {
+        (Format::F32, false) => scale_f32(weight, src, out),
+        (Format::Bf16, false) => scale_bf16(weight, src, out),
+        (Format::F32, true) => scale_f32_rounded(weight, src, out),
+        (Format::Bf16, true) => scale_bf16_rounded(weight, src, out),
+    }
+}
+
 fn check_lengths(format: Format, bytes: usize, values: usize) {
     assert_eq!(
         bytes,
@@ -176,6 +192,42 @@ for_every_isa! {
     fn axpy_bf16_rounded(weight: f32, src: &[u8], acc: &mut [f32]) {
         for (bytes, sum) in src.chunks_exact(2).zip(acc) {
             *sum += bf16_round(weight * read_bf16(bytes));
+        }
+    }
+}
+
+for_every_isa! {
+    fn scale_f32(weight: f32, src: &[u8], out: &mut [f32]) {
+        for (bytes, sum) in src.chunks_exact(4).zip(out) {
+            // Zero is added because −0.0 would stay −0.0 without it.
+            *sum = 0.0 + weight * read_f32(bytes);
+        }
+    }
+}
+
+for_every_isa! {
+    fn scale_f32_rounded(weight: f32, src: &[u8], out: &mut [f32]) {
+        for (bytes, sum) in src.chunks_exact(4).zip(out) {
+            // Zero is added because −0.0 would stay −0.0 without it.
+            *sum = 0.0 + bf16_round(weight * read_f32(bytes));
+        }
+    }
+}
+
+for_every_isa! {
+    fn scale_bf16(weight: f32, src: &[u8], out: &mut [f32]) {
+        for (bytes, sum) in src.chunks_exact(2).zip(out) {
+            // Zero is added because −0.0 would stay −0.0 without it.
+            *sum = 0.0 + weight * read_bf16(bytes);
+        }
+    }
+}
+
+for_every_isa! {
+    fn scale_bf16_rounded(weight: f32, src: &[u8], out: &mut [f32]) {
+        for (bytes, sum) in src.chunks_exact(2).zip(out) {
+            // Zero is added because −0.0 would stay −0.0 without it.
+            *sum = 0.0 + bf16_round(weight * read_bf16(bytes));
         }
     }
 }

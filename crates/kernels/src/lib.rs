@@ -34,7 +34,7 @@ mod packed;
 pub use error::KernelError;
 pub use format::{
     Format, ParseFormatError, axpy_row, bf16_round, bf16_to_f32, decode_row, encode_row,
-    f32_to_bf16, round_bf16,
+    f32_to_bf16, round_bf16, scale_row,
 };
 pub use gemm::{NUMERICS, matmul};
 pub use isa::kernel_name;

@@ -180,3 +180,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_first_term_has_the_bits_of_a_sum_from_zero() {
+    let values = [1.5_f32, -0.0, 0.0, -3.25, 1.0e-40, f32::MAX, 0.1];
+    for format in [Format::F32, Format::Bf16] {
+        let mut row = vec![0; values.len() * format.bytes()];
+        encode_row(format, &values, &mut row);
+        for weight in [0.3_f32, -0.7, 0.0, 1.0] {
+            for round in [false, true] {
+                let (mut sum, mut first) = (vec![0.0; values.len()], vec![9.0; values.len()]);
+                axpy_row(format, weight, &row, &mut sum, round);
+                scale_row(format, weight, &row, &mut first, round);
+                let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&sum), bits(&first), "{format} {weight} {round}");
+            }
+        }
+    }
+}
