@@ -1,0 +1,164 @@
+//! A batch of chunks, grouped by expert.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use expertmesh_exchange::RowsJob;
+use expertmesh_experts::{Expert, ExpertError, Scratch};
+use expertmesh_kernels::{Format, decode_row, encode_row};
+use expertmesh_wire::{BufferPool, FrameWriter};
+use rayon::prelude::*;
+
+/// Rows of one expert that are computed together: enough to use a core's registers well, few
+/// enough that a hot expert's rows spread over the threads.
+const BLOCK_ROWS: usize = 128;
+
+/// Rough speed of one core, for the choice between inline and pool only: multiply-adds count two.
+const FLOPS_PER_NS: u64 = 20;
+/// Rough speed of copying rows, for the same choice.
+const BYTES_PER_NS: u64 = 8;
+
+/// One row's way through its expert.
+struct RowTask<'a> {
+    from: &'a [u8],
+    to: &'a mut [u8],
+}
+
+/// Rows of one expert.
+struct Block<'a> {
+    expert: &'a Arc<dyn Expert>,
+    rows: Vec<RowTask<'a>>,
+}
+
+#[derive(Default)]
+struct Workspace {
+    x: Vec<f32>,
+    y: Vec<f32>,
+    scratch: Scratch,
+}
+
+thread_local! {
+    /// Compute threads live as long as their pool, so warm buffers serve every later batch.
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+/// What a job will roughly cost, nanoseconds, weights' first read included.
+pub(crate) fn estimate_ns(job: &RowsJob, experts: &[Option<Arc<dyn Expert>>]) -> u64 {
+    let row_bytes = job.frame.header.row_bytes() as u64;
+    let mut last = None;
+    job.experts.iter().fold(0, |sum, id| {
+        let Some(expert) = experts.get(*id as usize).and_then(Option::as_ref) else {
+            return sum;
+        };
+        let weights = if last == Some(*id) {
+            0
+        } else {
+            expert.weight_bytes() as u64
+        };
+        last = Some(*id);
+        let compute = (expert.flops_per_row() / FLOPS_PER_NS).max(weights / BYTES_PER_NS);
+        sum + compute + row_bytes / BYTES_PER_NS
+    })
+}
+
+/// Computes every choice of `jobs`; the result frames come in the order of the jobs.
+///
+/// # Errors
+/// What an expert says, if it refuses rows.
+pub(crate) fn run_batch(
+    jobs: &[&RowsJob],
+    experts: &[Option<Arc<dyn Expert>>],
+    pool: &BufferPool,
+) -> Result<Vec<FrameWriter>, ExpertError> {
+    let mut frames: Vec<FrameWriter> = jobs.iter().map(|job| job.results(pool)).collect();
+    let Some(first) = jobs.first() else {
+        return Ok(frames);
+    };
+    let format = first.frame.header.format;
+    let blocks = blocks(jobs, &mut frames, experts);
+    if blocks.len() > 1 && rayon::current_thread_index().is_some() {
+        blocks
+            .into_par_iter()
+            .try_for_each(|block| block.run(format))?;
+    } else {
+        blocks.into_iter().try_for_each(|block| block.run(format))?;
+    }
+    Ok(frames)
+}
+
+/// Groups the choices of all jobs by expert, in ascending order of expert, job and row.
+fn blocks<'a>(
+    jobs: &'a [&RowsJob],
+    frames: &'a mut [FrameWriter],
+    experts: &'a [Option<Arc<dyn Expert>>],
+) -> Vec<Block<'a>> {
+    let mut tasks: Vec<(u32, RowTask<'a>)> = Vec::new();
+    for (job, frame) in jobs.iter().zip(frames) {
+        let row_bytes = job.frame.header.row_bytes().max(1);
+        let rows = job
+            .offsets
+            .windows(2)
+            .enumerate()
+            .flat_map(|(row, pair)| std::iter::repeat_n(row, (pair[1] - pair[0]) as usize));
+        let slots = frame.rows().chunks_exact_mut(row_bytes);
+        for ((expert, row), to) in job.experts.iter().zip(rows).zip(slots) {
+            tasks.push((
+                *expert,
+                RowTask {
+                    from: job.frame.row(row),
+                    to,
+                },
+            ));
+        }
+    }
+    tasks.sort_by_key(|(expert, _)| *expert);
+    let mut blocks: Vec<Block<'a>> = Vec::new();
+    let mut last = None;
+    for (id, task) in tasks {
+        // Experts were checked when the rows arrived.
+        let Some(expert) = experts.get(id as usize).and_then(Option::as_ref) else {
+            continue;
+        };
+        match blocks.last_mut() {
+            Some(block) if last == Some(id) && block.rows.len() < BLOCK_ROWS => {
+                block.rows.push(task);
+            }
+            _ => blocks.push(Block {
+                expert,
+                rows: vec![task],
+            }),
+        }
+        last = Some(id);
+    }
+    blocks
+}
+
+// === impl Block ===
+
+impl Block<'_> {
+    fn run(self, format: Format) -> Result<(), ExpertError> {
+        if self.expert.passes_through() {
+            for row in self.rows {
+                row.to.copy_from_slice(row.from);
+            }
+            return Ok(());
+        }
+        WORKSPACE.with_borrow_mut(|space| {
+            let hidden = self.expert.hidden();
+            let elements = self.rows.len() * hidden;
+            if space.x.len() < elements {
+                space.x.resize(elements, 0.0);
+                space.y.resize(elements, 0.0);
+            }
+            let (x, y) = (&mut space.x[..elements], &mut space.y[..elements]);
+            for (row, slot) in self.rows.iter().zip(x.chunks_exact_mut(hidden)) {
+                decode_row(format, row.from, slot);
+            }
+            self.expert.forward(x, y, &mut space.scratch)?;
+            for (row, result) in self.rows.into_iter().zip(y.chunks_exact(hidden)) {
+                encode_row(format, result, row.to);
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,437 @@
+//! The unary calls of a worker.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use expertmesh_checkpoint::{Checkpoint, LayerSource, SyntheticLayer, SyntheticSpec};
+use expertmesh_exchange::{ClockMap, CombineRule, HostTable, Limits, OnLoss};
+use expertmesh_experts::{ComputePool, Expert, ExpertKind, SharedExpert};
+use expertmesh_kernels::{Format, NUMERICS};
+use expertmesh_routing::WeightDtype;
+use expertmesh_transport::{LinkOptions, StreamHello, WorkerControl, monotonic_ns, open_stream};
+use expertmesh_wire::{
+    ErrorCode, RemoteError, check_protocol, format_from_wire, protocol_version, v1,
+};
+use rayon::prelude::*;
+use tracing::{info, info_span};
+
+use crate::acceptor::ReplySink;
+use crate::error::WorkerError;
+use crate::registry::ExpertRegistry;
+use crate::session::{Layer, Session};
+
+/// The sessions of a worker by id.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    open: Mutex<HashMap<u64, Opened>>,
+}
+
+struct Opened {
+    session: Arc<Session>,
+    /// Addresses of the peers that this worker dials, by endpoint id.
+    dials: Vec<(u32, String)>,
+    watchdog: tokio::task::JoinHandle<()>,
+}
+
+/// Answers the control calls.
+pub(crate) struct Control {
+    pub(crate) name: String,
+    pub(crate) boot_id: String,
+    pub(crate) compute: ComputePool,
+    pub(crate) registry: ExpertRegistry,
+    pub(crate) options: LinkOptions,
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+/// What a worker loads of a layer.
+struct Loaded {
+    hidden: usize,
+    experts: Vec<Option<Arc<dyn Expert>>>,
+    shared: Option<Arc<SharedExpert>>,
+    weight_in_dtype: bool,
+}
+
+// === impl Control ===
+
+impl WorkerControl for Control {
+    async fn describe(
+        &self,
+        _request: v1::DescribeRequest,
+    ) -> Result<v1::DescribeReply, RemoteError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(v1::DescribeReply {
+            protocol: Some(protocol_version()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.name.clone(),
+            boot_id: self.boot_id.clone(),
+            cores: u32::try_from(cores).unwrap_or(u32::MAX),
+            threads: u32::try_from(self.compute.threads()).unwrap_or(u32::MAX),
+            numerics: NUMERICS.to_owned(),
+        })
+    }
+
+    async fn configure(
+        &self,
+        request: v1::ConfigureRequest,
+    ) -> Result<v1::ConfigureReply, RemoteError> {
+        check_protocol(request.protocol.as_ref(), "the coordinator")?;
+        let started = monotonic_ns();
+        let compute = self.compute.clone();
+        let registry = self.registry.clone();
+        let span = info_span!("load", session = request.session);
+        let (request, loaded) = tokio::task::spawn_blocking(move || {
+            let _entered = span.entered();
+            let loaded = load(&request, &compute, &registry);
+            (request, loaded)
+        })
+        .await
+        .map_err(|error| RemoteError::new(ErrorCode::Internal, error.to_string()))?;
+        let loaded = loaded.map_err(|error| error.to_remote().about(request.endpoint))?;
+        let experts = loaded.experts.iter().flatten();
+        let (count, bytes) = experts.fold((0u32, 0u64), |(n, b), one| {
+            (n + 1, b + one.weight_bytes() as u64)
+        });
+        let layer = layer(&request, loaded).map_err(|error| error.to_remote())?;
+        let clocks = vec![ClockMap::unknown(); layer.names.len()];
+        let session = Arc::new(Session::new(layer, self.compute.clone(), clocks));
+        let dials = dials(&request);
+        self.sessions.insert(Arc::clone(&session), dials);
+        info!(
+            session = request.session,
+            experts = count,
+            bytes,
+            "session configured"
+        );
+        Ok(v1::ConfigureReply {
+            experts: count,
+            weight_bytes: bytes,
+            load_us: (monotonic_ns() - started) / 1000,
+        })
+    }
+
+    async fn connect(&self, request: v1::ConnectRequest) -> Result<v1::ConnectReply, RemoteError> {
+        let id = request.session;
+        let (session, dials) = self.sessions.dials(id).ok_or_else(|| unknown(id))?;
+        let me = session.layer.me;
+        let mut streams: Vec<_> = session.layer.names.iter().map(|_| None).collect();
+        let mut peers = 0;
+        for (endpoint, address) in dials {
+            let about = |error: WorkerError| error.to_remote().about(endpoint);
+            let session = Arc::clone(&session);
+            self.compare_clock(&session, endpoint, &address)
+                .await
+                .map_err(about)?;
+            let hello = StreamHello::new(id, me);
+            let stream = open_stream(&address, hello, &self.options, |_| {
+                Box::new(ReplySink {
+                    session,
+                    from: endpoint,
+                })
+            })
+            .await
+            .map_err(|error| about(error.into()))?;
+            if let Some(slot) = streams.get_mut(endpoint as usize) {
+                *slot = Some(stream);
+                peers += 1;
+            }
+        }
+        if session.peers.set(streams).is_err() {
+            return Err(RemoteError::invalid(format!(
+                "session {id:#x} is connected already"
+            )));
+        }
+        Ok(v1::ConnectReply { peers })
+    }
+
+    async fn release(&self, request: v1::ReleaseRequest) -> Result<v1::ReleaseReply, RemoteError> {
+        match self.sessions.remove(request.session) {
+            true => Ok(v1::ReleaseReply {}),
+            false => Err(unknown(request.session)),
+        }
+    }
+
+    async fn traffic(&self, request: v1::TrafficRequest) -> Result<v1::TrafficReply, RemoteError> {
+        let id = request.session;
+        let session = self.sessions.get(id).ok_or_else(|| unknown(id))?;
+        let me = session.layer.me;
+        let link = |to: u32, outbox: &expertmesh_transport::Outbox| v1::LinkTraffic {
+            source: me,
+            destination: to,
+            messages: outbox.counters().messages_out(),
+            message_bytes: outbox.counters().message_bytes_out(),
+            wire_bytes: outbox.counters().wire_bytes_out(),
+        };
+        let mut links: Vec<_> = session
+            .state()
+            .incoming
+            .iter()
+            .map(|(to, outbox)| link(*to, outbox))
+            .collect();
+        let peers = session.peers.get().into_iter().flatten().enumerate();
+        for (to, stream) in peers {
+            if let (Some(stream), Ok(to)) = (stream, u32::try_from(to)) {
+                links.push(link(to, stream.outbox()));
+            }
+        }
+        Ok(v1::TrafficReply { links })
+    }
+}
+
+impl Control {
+    /// A peer on the same kernel has our clock.
+    async fn compare_clock(
+        &self,
+        session: &Session,
+        endpoint: u32,
+        address: &str,
+    ) -> Result<(), WorkerError> {
+        let client = expertmesh_transport::WorkerClient::connect(address, &self.options).await?;
+        let request = v1::DescribeRequest {
+            protocol: Some(protocol_version()),
+        };
+        let peer = client.describe(request).await?;
+        if !self.boot_id.is_empty() && peer.boot_id == self.boot_id {
+            if let Some(clock) = session.state().clocks.get_mut(endpoint as usize) {
+                *clock = ClockMap::shared();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unknown(session: u64) -> RemoteError {
+    let message = format!("session {session:#x} is not configured on this worker");
+    RemoteError::new(ErrorCode::NotFound, message)
+}
+
+/// Loads this worker's experts of the layer that `request` names.
+fn load(
+    request: &v1::ConfigureRequest,
+    compute: &ComputePool,
+    registry: &ExpertRegistry,
+) -> Result<Loaded, WorkerError> {
+    let model = request
+        .model
+        .as_ref()
+        .ok_or_else(|| WorkerError::field("model", "nothing", "a model source"))?;
+    let dtype = format(model.dtype, "model.dtype")?;
+    let me = request.endpoint;
+    let mine: Vec<bool> = request
+        .placement
+        .iter()
+        .map(|one| one.endpoints.contains(&me))
+        .collect();
+    let source: Box<dyn LayerSource> = match &model.source {
+        Some(v1::model_source::Source::Synthetic(spec)) => {
+            Box::new(SyntheticLayer::new(synthetic(spec, dtype)?)?)
+        }
+        Some(v1::model_source::Source::Checkpoint(from)) => {
+            Box::new(Checkpoint::open(Path::new(&from.directory))?.layer(from.layer, dtype)?)
+        }
+        Some(v1::model_source::Source::Custom(custom)) => {
+            return load_custom(custom, &mine, registry);
+        }
+        None => {
+            return Err(WorkerError::field(
+                "model.source",
+                "nothing",
+                "a model source",
+            ));
+        }
+    };
+    let spec = source.spec();
+    if spec.experts != mine.len() {
+        let expected = format!("{}, the layer's experts", spec.experts);
+        return Err(WorkerError::field("placement", mine.len(), expected));
+    }
+    let experts = compute.install(|| {
+        (0..mine.len())
+            .into_par_iter()
+            .map(|expert| mine[expert].then(|| source.expert(expert)).transpose())
+            .collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(Loaded {
+        hidden: spec.hidden,
+        experts,
+        shared: source.shared()?,
+        weight_in_dtype: spec.router.weight_dtype == WeightDtype::Model,
+    })
+}
+
+fn load_custom(
+    custom: &v1::CustomModel,
+    mine: &[bool],
+    registry: &ExpertRegistry,
+) -> Result<Loaded, WorkerError> {
+    let source = registry.get(&custom.name).ok_or_else(|| {
+        let known = format!("one of the registered: [{}]", registry.names().join(", "));
+        WorkerError::field("model.custom.name", &custom.name, known)
+    })?;
+    let hidden = custom.hidden as usize;
+    let mut experts = Vec::with_capacity(mine.len());
+    for (expert, mine) in mine.iter().enumerate() {
+        let loaded = mine.then(|| source.load(expert)).transpose()?;
+        if let Some(loaded) = &loaded
+            && loaded.hidden() != hidden
+        {
+            let expected = format!("{hidden}, the layer's");
+            return Err(WorkerError::field(
+                "hidden of a custom expert",
+                loaded.hidden(),
+                expected,
+            ));
+        }
+        experts.push(loaded);
+    }
+    Ok(Loaded {
+        hidden,
+        experts,
+        shared: None,
+        weight_in_dtype: false,
+    })
+}
+
+fn synthetic(spec: &v1::SyntheticModel, dtype: Format) -> Result<SyntheticSpec, WorkerError> {
+    let kind: ExpertKind = spec.expert.parse().map_err(|_| {
+        WorkerError::field(
+            "model.synthetic.expert",
+            &spec.expert,
+            "swiglu, mlp or identity",
+        )
+    })?;
+    Ok(SyntheticSpec {
+        hidden: spec.hidden as usize,
+        ffn: spec.ffn as usize,
+        experts: spec.experts as usize,
+        top_k: spec.top_k as usize,
+        kind,
+        seed: spec.seed,
+        dtype,
+    })
+}
+
+fn layer(request: &v1::ConfigureRequest, loaded: Loaded) -> Result<Layer, WorkerError> {
+    let dtype = request.model.as_ref().map_or(0, |model| model.dtype);
+    let dtype = format(dtype, "model.dtype")?;
+    let row_format = format(request.wire_dtype, "wire_dtype")?;
+    let names: Arc<[String]> = request
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.name.clone())
+        .collect();
+    let endpoints = u32::try_from(names.len()).unwrap_or(u32::MAX);
+    if request.endpoint == 0 || request.endpoint >= endpoints {
+        let expected = format!("a worker's id, 1 to {}", endpoints.saturating_sub(1));
+        return Err(WorkerError::field("endpoint", request.endpoint, expected));
+    }
+    let of = request.placement.iter().enumerate().map(|(expert, one)| {
+        one.endpoints
+            .first()
+            .copied()
+            .filter(|host| (1..endpoints).contains(host))
+            .ok_or_else(|| {
+                let expected = "at least one worker's id";
+                WorkerError::field(
+                    "placement",
+                    format!("expert {expert} without host"),
+                    expected,
+                )
+            })
+    });
+    let of = of.collect::<Result<Vec<u32>, _>>()?;
+    let chunk_bytes = usize::try_from(request.chunk_bytes).unwrap_or(usize::MAX);
+    let hidden = u32::try_from(loaded.hidden).unwrap_or(u32::MAX);
+    Ok(Layer {
+        session: request.session,
+        epoch: request.epoch,
+        me: request.endpoint,
+        names,
+        hidden,
+        rule: CombineRule {
+            row_format,
+            dtype,
+            weight_in_dtype: loaded.weight_in_dtype,
+        },
+        limits: Limits {
+            row_bytes: loaded.hidden * row_format.bytes(),
+            chunk_bytes,
+        },
+        credits: request.credits as usize,
+        on_loss: match request.on_loss() {
+            v1::OnLoss::Drop => OnLoss::Drop,
+            v1::OnLoss::Fail | v1::OnLoss::Unspecified => OnLoss::Fail,
+        },
+        table: HostTable::from_endpoints(of, endpoints),
+        experts: loaded.experts,
+        shared: loaded.shared,
+    })
+}
+
+fn format(value: i32, name: &'static str) -> Result<Format, WorkerError> {
+    format_from_wire(value).ok_or_else(|| WorkerError::field(name, value, "1 (f32) or 2 (bf16)"))
+}
+
+/// The peers to dial: every other worker, if rows travel between workers.
+fn dials(request: &v1::ConfigureRequest) -> Vec<(u32, String)> {
+    if request.exchange() != v1::ExchangeKind::AllToAll {
+        return Vec::new();
+    }
+    request
+        .endpoints
+        .iter()
+        .filter(|one| one.id != 0 && one.id != request.endpoint)
+        .map(|one| (one.id, one.address.clone()))
+        .collect()
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Session>> {
+        self.lock()
+            .get(&id)
+            .map(|opened| Arc::clone(&opened.session))
+    }
+
+    /// Forgets a session; `false` if there was none.
+    pub(crate) fn remove(&self, id: u64) -> bool {
+        let removed = self.lock().remove(&id);
+        let Some(opened) = removed else { return false };
+        opened.watchdog.abort();
+        info!(session = id, "session released");
+        true
+    }
+
+    fn insert(&self, session: Arc<Session>, dials: Vec<(u32, String)>) {
+        let watched = Arc::downgrade(&session);
+        let watchdog = tokio::spawn(async move {
+            let Some(session) = watched.upgrade() else {
+                return;
+            };
+            session.watchdog.watch(|| session.on_tick()).await;
+        });
+        let id = session.layer.session;
+        let earlier = self.lock().insert(
+            id,
+            Opened {
+                session,
+                dials,
+                watchdog,
+            },
+        );
+        if let Some(earlier) = earlier {
+            earlier.watchdog.abort();
+        }
+    }
+
+    fn dials(&self, id: u64) -> Option<(Arc<Session>, Vec<(u32, String)>)> {
+        self.lock()
+            .get(&id)
+            .map(|one| (Arc::clone(&one.session), one.dials.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Opened>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

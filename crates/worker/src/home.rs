@@ -1,0 +1,309 @@
+//! Being home to a shard: `all-to-all` on the worker's side.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use expertmesh_exchange::{
+    HomeRun, HomeSetup, LossCause, Outgoing, RowSource, ShardFrame, ShardPlan, StepError,
+    error_frame, write_combined,
+};
+use expertmesh_experts::{INLINE_NS, Scratch, for_each_row_block};
+use expertmesh_kernels::decode_row;
+use expertmesh_telemetry::spans;
+use expertmesh_transport::{Outbox, monotonic_ns};
+use expertmesh_wire::{
+    ErrorCode, FrameKind, FrameView, GRPC_PREFIX, Header, RemoteError, Tag, Times, WireError,
+};
+use tracing::{debug, debug_span};
+
+use crate::session::{Reply, Session};
+
+/// Part of the coordinator's budget that a home takes for itself: the rest is for the way back,
+/// so that a home can still say which peer was late before it is called late itself.
+const BUDGET_SHARE: (u64, u64) = (3, 4);
+
+/// Multiply-adds of a combine per nanosecond, for the choice between inline and pool only.
+const ADDS_PER_NS: u64 = 6;
+
+/// A shard under way.
+#[derive(Debug)]
+pub(crate) struct HomeSlot {
+    pub(crate) run: HomeRun,
+    shard: Arc<ShardFrame>,
+    request: Header,
+    received_ns: u64,
+    outbox: Outbox,
+    results_are_in: bool,
+    shared: Shared,
+}
+
+/// The shared expert's part.
+#[derive(Debug)]
+enum Shared {
+    None,
+    Running,
+    Done { rows: Vec<f32>, took_ns: u64 },
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A shard arrived: this worker is home to its tokens.
+    pub(crate) fn on_shard(
+        self: &Arc<Self>,
+        frame: FrameView,
+        outbox: &Outbox,
+        received_ns: u64,
+    ) -> Result<(), WireError> {
+        let request = frame.header;
+        let layer = &self.layer;
+        let shard = ShardFrame::read(frame, layer.hidden, &layer.table)?;
+        let plan = ShardPlan::new(layer.me, shard.kept(), &layer.table, layer.limits);
+        let step = request.tag.step;
+        let run = HomeRun::new(
+            plan,
+            HomeSetup {
+                tag: Tag {
+                    shard: layer.me,
+                    ..request.tag
+                },
+                hidden: layer.hidden,
+                rule: layer.rule,
+                credits: layer.credits,
+                on_loss: layer.on_loss,
+                started_ns: received_ns,
+                deadline_ns: received_ns
+                    .saturating_add(request.budget_ns / BUDGET_SHARE.1 * BUDGET_SHARE.0),
+                names: Arc::clone(&layer.names),
+            },
+        );
+        let shard = Arc::new(shard);
+        let shared = if layer.shared.is_some() {
+            Shared::Running
+        } else {
+            Shared::None
+        };
+        let slot = HomeSlot {
+            run,
+            shard: Arc::clone(&shard),
+            request,
+            received_ns,
+            outbox: outbox.clone(),
+            results_are_in: false,
+            shared,
+        };
+        let deadline_ns = slot.run.deadline_ns();
+        self.state().homes.insert(step, slot);
+        self.watchdog.arm(deadline_ns);
+        self.pump_home(step);
+        self.start_shared(step, &shard);
+        Ok(())
+    }
+
+    /// Results from a peer, or from this worker's own experts.
+    pub(crate) fn on_results(self: &Arc<Self>, from: u32, frame: FrameView, now_ns: u64) {
+        let step = frame.header.tag.step;
+        {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let Some(slot) = state.homes.get_mut(&step) else {
+                debug!(from, step, "results that nobody awaits");
+                return;
+            };
+            let Some(clock) = state.clocks.get_mut(from as usize) else {
+                return;
+            };
+            slot.run.on_results(from, frame, clock, now_ns);
+        }
+        self.pump_home(step);
+    }
+
+    /// A peer refused a chunk.
+    pub(crate) fn on_peer_error(self: &Arc<Self>, from: u32, step: u64, error: RemoteError) {
+        if let Some(slot) = self.state().homes.get_mut(&step) {
+            slot.run.on_host_lost(from, LossCause::Reported(error));
+        }
+        self.pump_home(step);
+    }
+
+    /// Ends homes whose deadline has passed; returns the next deadline.
+    pub(crate) fn on_tick(self: &Arc<Self>) -> Option<u64> {
+        let now = monotonic_ns();
+        let late: Vec<u64> = {
+            let mut state = self.state();
+            let late = state
+                .homes
+                .iter_mut()
+                .filter(|(_, slot)| slot.run.deadline_ns() <= now);
+            late.map(|(step, slot)| {
+                slot.run.on_tick(now);
+                *step
+            })
+            .collect()
+        };
+        self.pump_homes(&late);
+        self.state()
+            .homes
+            .values()
+            .map(|slot| slot.run.deadline_ns())
+            .min()
+    }
+
+    pub(crate) fn pump_homes(self: &Arc<Self>, steps: &[u64]) {
+        for step in steps {
+            self.pump_home(*step);
+        }
+    }
+
+    /// Carries out what the home machine of `step` asks for.
+    fn pump_home(self: &Arc<Self>, step: u64) {
+        let mut local: Vec<Bytes> = Vec::new();
+        let mut ended = None;
+        {
+            let mut state = self.state();
+            let Some(slot) = state.homes.get_mut(&step) else {
+                return;
+            };
+            while let Some(action) = slot.run.poll(
+                RowSource::Encoded(&slot.shard.frame.rows),
+                &self.pool,
+                monotonic_ns,
+            ) {
+                match action {
+                    Outgoing::Send { endpoint, message } if endpoint == self.layer.me => {
+                        local.push(message);
+                    }
+                    Outgoing::Send { endpoint, message } => {
+                        if !self.send_to_peer(endpoint, message) {
+                            let cause = LossCause::Disconnected("stream is closed".to_owned());
+                            slot.run.on_host_lost(endpoint, cause);
+                        }
+                    }
+                    Outgoing::Combine => slot.results_are_in = true,
+                    Outgoing::Fail(error) => ended = Some(Err(error)),
+                }
+            }
+            if ended.is_none() && slot.is_ready() {
+                ended = Some(Ok(()));
+            }
+            // The slot is taken out by whoever ends it, so that it ends once.
+            if let Some(outcome) = ended {
+                if let Some(slot) = state.homes.remove(&step) {
+                    drop(state);
+                    self.end(slot, outcome);
+                }
+                return;
+            }
+        }
+        // Peers' rows are on their way; now this worker's own experts.
+        for mut message in local {
+            let _ = message.split_to(GRPC_PREFIX);
+            let queued = FrameView::read(message)
+                .and_then(|frame| self.on_rows(frame, Reply::Local, monotonic_ns()));
+            if let Err(error) = queued {
+                self.on_peer_error(self.layer.me, step, error.into());
+            }
+        }
+    }
+
+    fn send_to_peer(&self, endpoint: u32, message: Bytes) -> bool {
+        let peers = self.peers.get();
+        let peer = peers
+            .and_then(|peers| peers.get(endpoint as usize))
+            .and_then(Option::as_ref);
+        peer.is_some_and(|stream| stream.outbox().send(message).is_ok())
+    }
+
+    fn end(self: &Arc<Self>, slot: HomeSlot, outcome: Result<(), StepError>) {
+        if let Err(error) = outcome {
+            let frame = error_frame(&self.pool, &slot.request, &error.to_remote());
+            self.send(&slot.outbox, frame);
+            return;
+        }
+        let plan = slot.run.plan();
+        let adds = (plan.choices() as u64 + 1) * u64::from(self.layer.hidden);
+        let session = Arc::clone(self);
+        self.compute
+            .run(adds / ADDS_PER_NS, move || session.combine(&slot));
+    }
+
+    /// Adds the results up and sends the shard back.
+    fn combine(self: &Arc<Self>, slot: &HomeSlot) {
+        let _entered = debug_span!(spans::COMBINE, step = slot.request.tag.step).entered();
+        let hidden = self.layer.hidden as usize;
+        let tokens = slot.run.plan().tokens;
+        let mut out = vec![0.0; tokens * hidden];
+        let (shared, shared_ns) = match &slot.shared {
+            Shared::Done { rows, took_ns } => (Some(rows.as_slice()), *took_ns),
+            _ => (None, 0),
+        };
+        for_each_row_block(&mut out, hidden, |first, rows| {
+            let count = rows.len() / hidden.max(1);
+            let shared = shared.map(|all| &all[first * hidden..(first + count) * hidden]);
+            slot.run.combine(first..first + count, rows, shared);
+        });
+        let mut header = Header::new(
+            FrameKind::Combined,
+            slot.request.tag,
+            self.layer.hidden,
+            self.layer.rule.dtype,
+        );
+        header.row_count = slot.request.row_count;
+        let lost = slot.run.lost();
+        let done_ns = monotonic_ns();
+        let timeline = slot.run.timeline(done_ns, shared_ns);
+        header.times = Times {
+            received_ns: slot.received_ns,
+            ..Times::default()
+        };
+        let message = write_combined(&self.pool, header, &out, &timeline, &lost, monotonic_ns);
+        self.send(&slot.outbox, message);
+    }
+
+    /// Runs the shared expert over the shard's rows, beside the exchange.
+    fn start_shared(self: &Arc<Self>, step: u64, shard: &Arc<ShardFrame>) {
+        let Some(expert) = self.layer.shared.clone() else {
+            return;
+        };
+        let session = Arc::clone(self);
+        let shard = Arc::clone(shard);
+        // Always on the pool: the IO thread is about to be asked for results.
+        self.compute.run(INLINE_NS + 1, move || {
+            let _entered = debug_span!(spans::SHARED, step).entered();
+            let started = monotonic_ns();
+            let hidden = session.layer.hidden as usize;
+            let header = shard.frame.header;
+            let tokens = header.row_count as usize;
+            let mut x = vec![0.0; tokens * hidden];
+            let mut rows = vec![0.0; tokens * hidden];
+            for (at, slot) in x.chunks_exact_mut(hidden.max(1)).enumerate() {
+                decode_row(header.format, shard.frame.row(at), slot);
+            }
+            let outcome = expert.forward(&x, &mut rows, &mut Scratch::default());
+            let took_ns = monotonic_ns() - started;
+            {
+                let mut state = session.state();
+                let Some(slot) = state.homes.get_mut(&step) else {
+                    return;
+                };
+                match outcome {
+                    Ok(()) => slot.shared = Shared::Done { rows, took_ns },
+                    Err(error) => {
+                        let me = session.layer.me;
+                        let error = RemoteError::new(ErrorCode::Internal, error.to_string());
+                        slot.run.fail(me, LossCause::Reported(error.about(me)));
+                    }
+                }
+            }
+            session.pump_home(step);
+        });
+    }
+}
+
+// === impl HomeSlot ===
+
+impl HomeSlot {
+    fn is_ready(&self) -> bool {
+        self.results_are_in && !matches!(self.shared, Shared::Running)
+    }
+}
