@@ -1,0 +1,127 @@
+//! What a coordinator is told at its start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use expertmesh_checkpoint::LayerSource;
+use expertmesh_exchange::{ExchangeKind, OnLoss};
+use expertmesh_kernels::Format;
+use expertmesh_placement::Placement;
+use expertmesh_routing::CapacityConfig;
+use expertmesh_transport::LinkOptions;
+use expertmesh_wire::v1;
+
+use crate::error::CoordinatorError;
+
+/// Everything that a coordinator's steps depend on.
+#[derive(Clone)]
+pub struct CoordinatorConfig {
+    /// Name in logs.
+    pub name: String,
+    /// Addresses of the workers, `host:port`, in the order of their endpoint ids.
+    pub workers: Vec<String>,
+    /// Gate, shared expert and shape of the layer.
+    pub source: Arc<dyn LayerSource>,
+    /// The same layer as the workers are told to load it.
+    pub model: v1::ModelSource,
+    /// Which worker holds which expert.
+    pub placement: Placement,
+    /// How rows travel.
+    pub exchange: ExchangeKind,
+    /// Format of rows on the wire.
+    pub wire_dtype: Format,
+    /// Capacity of the experts.
+    pub capacity: CapacityConfig,
+    /// What a lost worker means.
+    pub on_loss: OnLoss,
+    /// A step that takes longer ends.
+    pub deadline: Duration,
+    /// The longest frame that rows or results are cut to, bytes.
+    pub chunk_bytes: usize,
+    /// Chunks that a home may have under way at one host.
+    pub credits: usize,
+    /// Compute threads for the gate, the shared expert and large combines.
+    pub threads: usize,
+    /// HTTP/2 settings and limits.
+    pub options: LinkOptions,
+}
+
+/// Values that most clusters need not change, each with its reason.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults;
+
+// === impl Defaults ===
+
+impl Defaults {
+    /// A frame of this size fits one HTTP/2 DATA frame of 1 MiB, so it is written at once and
+    /// arrives in one piece.
+    pub const CHUNK_BYTES: usize = (1 << 20) - 1024;
+    /// Two chunks keep a host busy while results travel; two more absorb a slow reply.
+    pub const CREDITS: usize = 4;
+    /// Longer than any step of a layer on a machine that works.
+    pub const DEADLINE: Duration = Duration::from_secs(30);
+}
+
+// === impl CoordinatorConfig ===
+
+impl CoordinatorConfig {
+    /// Checks the fields against each other.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Field`] naming the first field that does not fit.
+    pub fn validate(&self) -> Result<(), CoordinatorError> {
+        let spec = self.source.spec();
+        if self.workers.is_empty() {
+            return Err(CoordinatorError::field("workers", 0, "at least 1 worker"));
+        }
+        if self.placement.workers() != self.workers.len() {
+            let expected = format!("{}, the number of workers", self.workers.len());
+            return Err(CoordinatorError::field(
+                "placement workers",
+                self.placement.workers(),
+                expected,
+            ));
+        }
+        if self.placement.experts() != spec.experts {
+            let expected = format!("{}, the layer's experts", spec.experts);
+            return Err(CoordinatorError::field(
+                "placement experts",
+                self.placement.experts(),
+                expected,
+            ));
+        }
+        if self.credits == 0 {
+            return Err(CoordinatorError::field(
+                "credits",
+                0,
+                "at least 1 chunk under way",
+            ));
+        }
+        if self.deadline.is_zero() {
+            return Err(CoordinatorError::field(
+                "deadline",
+                "0 s",
+                "a time greater than 0",
+            ));
+        }
+        let row = expertmesh_wire::encoded_len(1 + spec.top_k, spec.hidden * 4 * spec.top_k);
+        let limit = self.options.max_message_bytes;
+        if row > limit {
+            let expected = format!(
+                "rows whose {} results fit a message of {limit} bytes",
+                spec.top_k
+            );
+            return Err(CoordinatorError::field("hidden", spec.hidden, expected));
+        }
+        if self.chunk_bytes > limit {
+            let expected = format!("at most the message limit of {limit}");
+            return Err(CoordinatorError::field(
+                "chunk_bytes",
+                self.chunk_bytes,
+                expected,
+            ));
+        }
+        self.capacity.validate()?;
+        Ok(())
+    }
+}

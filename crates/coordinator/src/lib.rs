@@ -1,0 +1,32 @@
+//! The coordinator: runs the gate, plans the step, and drives the exchange with the workers.
+//!
+//! Reading order:
+//!
+//! 1. [`CoordinatorConfig`]: the layer, the workers, and every option of a step.
+//! 2. [`Coordinator::connect`] (in `connect`): describe, configure and connect the workers.
+//! 3. [`Coordinator::forward`] (in `forward`): one step, from hidden states to outputs.
+//! 4. `engine`: the steps under way, and the frames and losses that reach them.
+//! 5. `shards`: the coordinator's side of `all-to-all`.
+//! 6. `record`: moments and plans → the [`StepRecord`](expertmesh_telemetry::StepRecord) of a step.
+//! 7. `service`: the public `Forward` call; [`to_record`] is its client's inverse.
+//! 8. `floor`: the same messages without the work, for benches.
+//!
+//! **This crate does not know** argv, environment variables, exporters, or the worker's code.
+#![forbid(unsafe_code)]
+
+mod config;
+mod connect;
+mod engine;
+mod error;
+mod floor;
+mod forward;
+mod gate;
+mod record;
+mod service;
+mod shards;
+
+pub use config::{CoordinatorConfig, Defaults};
+pub use connect::Coordinator;
+pub use error::CoordinatorError;
+pub use forward::{StepOutput, StepTraffic};
+pub use service::{CoordinatorService, to_record, to_route};

@@ -1,0 +1,300 @@
+//! The public calls of a coordinator, and how their client reads the answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use expertmesh_exchange::OnLoss;
+use expertmesh_kernels::{Format, NUMERICS};
+use expertmesh_routing::{Fate, Route};
+use expertmesh_telemetry::{Phase, StepRecord};
+use expertmesh_transport::{CoordinatorControl, boot_id};
+use expertmesh_wire::{RemoteError, check_protocol, format_to_wire, protocol_version, v1};
+use ndarray::ArcArray2;
+
+use crate::connect::{Coordinator, exchange_to_wire};
+use crate::forward::StepOutput;
+
+/// Serves a [`Coordinator`] to its clients.
+pub struct CoordinatorService {
+    coordinator: Arc<Coordinator>,
+}
+
+// === impl CoordinatorService ===
+
+impl CoordinatorService {
+    /// Serves `coordinator`.
+    pub fn new(coordinator: Arc<Coordinator>) -> Self {
+        Self { coordinator }
+    }
+}
+
+impl CoordinatorControl for CoordinatorService {
+    async fn describe(
+        &self,
+        _request: v1::DescribeRequest,
+    ) -> Result<v1::DescribeReply, RemoteError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(v1::DescribeReply {
+            protocol: Some(protocol_version()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.coordinator.config().name.clone(),
+            boot_id: boot_id(),
+            cores: u32::try_from(cores).unwrap_or(u32::MAX),
+            threads: 0,
+            numerics: NUMERICS.to_owned(),
+        })
+    }
+
+    async fn cluster(&self, _request: v1::ClusterRequest) -> Result<v1::ClusterReply, RemoteError> {
+        Ok(self.coordinator.cluster())
+    }
+
+    async fn forward(&self, request: v1::ForwardRequest) -> Result<v1::ForwardReply, RemoteError> {
+        check_protocol(request.protocol.as_ref(), "the client")?;
+        let x = hidden_states(&request)?;
+        let padding = match request.padding_mask.is_empty() {
+            true => None,
+            false => Some(request.padding_mask.iter().map(|byte| *byte != 0).collect()),
+        };
+        let want_routing = request.want_routing;
+        // A client that hangs up must not leave a step half counted: the step has its own task.
+        let coordinator = Arc::clone(&self.coordinator);
+        let step = tokio::spawn(async move { coordinator.forward(x, padding).await });
+        let step = step
+            .await
+            .map_err(|error| RemoteError::new(v1::ErrorCode::Internal, error.to_string()))?
+            .map_err(|error| error.to_remote())?;
+        let routing = want_routing.then(|| routing(&step));
+        let report = Some(report(&step));
+        let output = f32_bytes(step.output.as_slice().unwrap_or_default());
+        self.coordinator.recycle(step.output);
+        Ok(v1::ForwardReply {
+            output,
+            routing,
+            report,
+        })
+    }
+
+    async fn traffic(&self, _request: v1::TrafficRequest) -> Result<v1::TrafficReply, RemoteError> {
+        let links = self
+            .coordinator
+            .traffic()
+            .await
+            .map_err(|error| error.to_remote())?;
+        Ok(v1::TrafficReply { links })
+    }
+}
+
+impl Coordinator {
+    /// What `Cluster` answers: the layer, the endpoints and the options of every step.
+    pub fn cluster(&self) -> v1::ClusterReply {
+        let config = &self.config;
+        let spec = config.source.spec();
+        let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        v1::ClusterReply {
+            endpoints: self.endpoints.clone(),
+            exchange: exchange_to_wire(config.exchange).into(),
+            model: Some(config.model.clone()),
+            placement_digest: config.placement.digest(),
+            wire_dtype: format_to_wire(config.wire_dtype).into(),
+            numerics: NUMERICS.to_owned(),
+            hidden: narrow(spec.hidden),
+            experts: narrow(spec.experts),
+            top_k: narrow(spec.top_k),
+            family: spec.family.clone(),
+            capacity_factor: config.capacity.factor.unwrap_or(0.0),
+            overflow: config.capacity.overflow.to_string(),
+            deadline_us: u64::try_from(config.deadline.as_micros()).unwrap_or(u64::MAX),
+            on_loss: match config.on_loss {
+                OnLoss::Fail => v1::OnLoss::Fail,
+                OnLoss::Drop => v1::OnLoss::Drop,
+            }
+            .into(),
+        }
+    }
+}
+
+fn hidden_states(request: &v1::ForwardRequest) -> Result<ArcArray2<f32>, RemoteError> {
+    let (tokens, hidden) = (request.tokens as usize, request.hidden as usize);
+    let bytes = &request.hidden_states;
+    let expected = tokens.checked_mul(hidden).and_then(|n| n.checked_mul(4));
+    if expected != Some(bytes.len()) {
+        return Err(RemoteError::invalid(format!(
+            "`hidden_states` holds {} bytes, expected {tokens} tokens of {hidden} f32",
+            bytes.len()
+        )));
+    }
+    let values = bytes
+        .chunks_exact(4)
+        .map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+        .collect();
+    ArcArray2::from_shape_vec((tokens, hidden), values)
+        .map_err(|error| RemoteError::invalid(format!("`hidden_states`: {error}")))
+}
+
+fn f32_bytes(values: &[f32]) -> Bytes {
+    let mut bytes = vec![0; values.len() * 4];
+    expertmesh_kernels::encode_row(Format::F32, values, &mut bytes);
+    bytes.into()
+}
+
+fn routing(step: &StepOutput) -> v1::Routing {
+    let route = &step.route;
+    let executed = route
+        .experts
+        .iter()
+        .zip(&step.fates)
+        .flat_map(|(expert, fate)| {
+            let computed = matches!(fate, Fate::Computed | Fate::Rerouted);
+            (if computed { *expert } else { u32::MAX }).to_le_bytes()
+        });
+    v1::Routing {
+        router_logits: f32_bytes(&route.logits),
+        chosen_expert: route
+            .experts
+            .iter()
+            .flat_map(|expert| expert.to_le_bytes())
+            .collect(),
+        executed_expert: executed.collect(),
+        gate_weight: f32_bytes(&route.weights),
+        fate: step.fates.iter().map(|fate| *fate as u8).collect(),
+    }
+}
+
+fn report(step: &StepOutput) -> v1::StepReport {
+    let record = &step.record;
+    let phases = Phase::ALL
+        .iter()
+        .map(|phase| (phase.name().to_owned(), record.phases_ns[phase.index()]));
+    let links = step
+        .traffic
+        .ledger
+        .links()
+        .map(|(source, destination, cell)| v1::LinkBytes {
+            source,
+            destination,
+            messages: cell.messages,
+            rows: cell.rows,
+            bytes: cell.bytes,
+        });
+    v1::StepReport {
+        step: step.step,
+        step_ns: record.step_ns,
+        exchange_ns: record.exchange_ns,
+        dispatch_ns: record.dispatch_ns,
+        combine_ns: record.combine_ns,
+        phases_ns: phases.collect(),
+        longest_experts_ns: record.longest_experts_ns,
+        clock_error_ns: record.clock_error_ns,
+        traffic: links.collect(),
+        local_bytes: record.local_bytes,
+        saved_by_dedup_bytes: record.saved_by_dedup_bytes,
+        overflow: Some(overflow(step)),
+        critical_endpoint: step.traffic.critical_endpoint,
+        choices_per_endpoint: record.choices_per_worker.clone(),
+    }
+}
+
+fn overflow(step: &StepOutput) -> v1::Overflow {
+    let ledger = &step.overflow;
+    let per_expert = ledger.per_expert.iter().map(|count| v1::ExpertOverflow {
+        assigned: count.assigned,
+        computed: count.computed,
+        rerouted: count.rerouted,
+        dropped: count.dropped,
+        skipped: count.skipped,
+        lost: count.lost,
+        assigned_weight: count.assigned_weight,
+        lost_weight: count.dropped_weight + count.lost_weight,
+    });
+    v1::Overflow {
+        per_expert: per_expert.collect(),
+        capacity: ledger.capacity.unwrap_or(0),
+        capacity_factor: ledger.capacity_factor.unwrap_or(0.0),
+        smallest_sufficient_capacity_factor: ledger.smallest_sufficient_capacity_factor,
+    }
+}
+
+/// The record that a [`v1::StepReport`] of a cluster with `endpoints` endpoints carries.
+pub fn to_record(report: &v1::StepReport, endpoints: usize) -> StepRecord {
+    let mut record = StepRecord {
+        step_ns: report.step_ns,
+        exchange_ns: report.exchange_ns,
+        dispatch_ns: report.dispatch_ns,
+        combine_ns: report.combine_ns,
+        longest_experts_ns: report.longest_experts_ns,
+        clock_error_ns: report.clock_error_ns,
+        local_bytes: report.local_bytes,
+        saved_by_dedup_bytes: report.saved_by_dedup_bytes,
+        matrix: vec![vec![0; endpoints]; endpoints],
+        choices_per_worker: report.choices_per_endpoint.clone(),
+        ..StepRecord::default()
+    };
+    for phase in Phase::ALL {
+        let ns = report.phases_ns.get(phase.name()).copied().unwrap_or(0);
+        record.phases_ns[phase.index()] = ns;
+    }
+    for link in &report.traffic {
+        let row = record.matrix.get_mut(link.source as usize);
+        if let Some(cell) = row.and_then(|row| row.get_mut(link.destination as usize)) {
+            *cell += link.bytes;
+            record.payload_bytes += link.bytes;
+            record.messages += link.messages;
+        }
+    }
+    record
+}
+
+/// The route and fates that a [`v1::Routing`] carries, of `tokens` tokens.
+///
+/// # Errors
+/// Tables whose lengths contradict each other, named.
+pub fn to_route(
+    routing: &v1::Routing,
+    tokens: usize,
+    top_k: usize,
+    experts: usize,
+) -> Result<(Route, Vec<Fate>), String> {
+    let word = |word: &[u8]| [word[0], word[1], word[2], word[3]];
+    let f32s = |bytes: &[u8]| -> Vec<f32> {
+        bytes
+            .chunks_exact(4)
+            .map(|one| f32::from_le_bytes(word(one)))
+            .collect()
+    };
+    let check = |name: &str, held: usize, expected: usize| match held == expected {
+        true => Ok(()),
+        false => Err(format!("`{name}` holds {held} bytes, expected {expected}")),
+    };
+    let choices = tokens * top_k;
+    check(
+        "router_logits",
+        routing.router_logits.len(),
+        tokens * experts * 4,
+    )?;
+    check("chosen_expert", routing.chosen_expert.len(), choices * 4)?;
+    check("gate_weight", routing.gate_weight.len(), choices * 4)?;
+    check("fate", routing.fate.len(), choices)?;
+    let chosen = routing
+        .chosen_expert
+        .chunks_exact(4)
+        .map(|one| u32::from_le_bytes(word(one)));
+    let fates = routing.fate.iter().map(|byte| match byte {
+        0 => Ok(Fate::Computed),
+        1 => Ok(Fate::Rerouted),
+        2 => Ok(Fate::Dropped),
+        3 => Ok(Fate::Skipped),
+        4 => Ok(Fate::Lost),
+        other => Err(format!("`fate` holds {other}, expected 0 to 4")),
+    });
+    let route = Route {
+        tokens,
+        top_k,
+        experts_total: experts,
+        logits: f32s(&routing.router_logits),
+        experts: chosen.collect(),
+        weights: f32s(&routing.gate_weight),
+        padding: None,
+    };
+    Ok((route, fates.collect::<Result<_, _>>()?))
+}
