@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use expertmesh_checkpoint::LayerSource;
+use expertmesh_checkpoint::{LayerSource, LayerSpec};
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
-use expertmesh_routing::CapacityConfig;
+use expertmesh_routing::{CapacityConfig, WeightDtype};
 use expertmesh_transport::LinkOptions;
 use expertmesh_wire::v1;
 
@@ -121,7 +121,34 @@ impl CoordinatorConfig {
                 expected,
             ));
         }
+        self.check_custom(spec)?;
         self.capacity.validate()?;
+        Ok(())
+    }
+
+    /// What workers are told of a custom layer must be what its source says: they add up results
+    /// by it.
+    fn check_custom(&self, spec: &LayerSpec) -> Result<(), CoordinatorError> {
+        let Some(v1::model_source::Source::Custom(custom)) = &self.model.source else {
+            return Ok(());
+        };
+        let weight_in_dtype = spec.router.weight_dtype == WeightDtype::Model;
+        if custom.weight_in_dtype != weight_in_dtype {
+            let expected = format!("{weight_in_dtype}, as the router's weight dtype says");
+            let held = custom.weight_in_dtype;
+            return Err(CoordinatorError::field(
+                "model.custom.weight_in_dtype",
+                held,
+                expected,
+            ));
+        }
+        if spec.shared.is_some() && self.exchange == ExchangeKind::AllToAll {
+            return Err(CoordinatorError::field(
+                "exchange",
+                self.exchange,
+                "star for a custom layer with a shared expert, which its homes do not have",
+            ));
+        }
         Ok(())
     }
 }

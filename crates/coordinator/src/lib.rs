@@ -5,6 +5,7 @@
 //! 1. [`CoordinatorConfig`]: the layer, the workers, and every option of a step.
 //! 2. [`Coordinator::connect`] (in `connect`): describe, configure and connect the workers.
 //! 3. [`Coordinator::forward`] (in `forward`): one step, from hidden states to outputs.
+//!    `plan` says who sends what, `combine` adds up what came back.
 //! 4. `engine`: the steps under way, and the frames and losses that reach them.
 //! 5. `shards`: the coordinator's side of `all-to-all`.
 //! 6. `record`: moments and plans → the [`StepRecord`](expertmesh_telemetry::StepRecord) of a step.
@@ -14,6 +15,7 @@
 //! **This crate does not know** argv, environment variables, exporters, or the worker's code.
 #![forbid(unsafe_code)]
 
+mod combine;
 mod config;
 mod connect;
 mod engine;
@@ -21,6 +23,7 @@ mod error;
 mod floor;
 mod forward;
 mod gate;
+mod plan;
 mod record;
 mod service;
 mod shards;

@@ -3,7 +3,6 @@
 use expertmesh_wire::encoded_len;
 
 use crate::plan::{HostPlan, Limits, ShardPlan};
-use crate::timeline::TIMELINE_WORDS;
 use crate::{COORDINATOR, ExchangeKind};
 
 /// Messages, rows and encoded bytes from one endpoint to another.
@@ -127,9 +126,8 @@ impl TrafficLedger {
     }
 
     fn shard(&mut self, shard: &ShardPlan, sizes: Sizes) {
-        let words = shard.tokens + 2 * shard.choices();
-        let there = encoded_len(words, shard.tokens * sizes.row);
-        let back = encoded_len(TIMELINE_WORDS, shard.tokens * sizes.output_row);
+        let there = shard.shard_frame_len(sizes.row);
+        let back = shard.combined_frame_len(sizes.output_row);
         self.request(COORDINATOR, shard.home, shard.tokens, there);
         self.add(shard.home, COORDINATOR, shard.tokens, back);
     }

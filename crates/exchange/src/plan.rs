@@ -6,6 +6,8 @@ use expertmesh_placement::Placement;
 use expertmesh_routing::{Fate, Route};
 use expertmesh_wire::encoded_len;
 
+use crate::timeline::TIMELINE_WORDS;
+
 /// Which endpoint executes which expert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTable {
@@ -158,8 +160,9 @@ impl KeptChoices {
         };
         kept.offsets.push(0);
         for token in tokens {
-            for at in token * k..(token + 1) * k {
-                if matches!(fates[at], Fate::Computed | Fate::Rerouted) {
+            let choices = token * k..(token + 1) * k;
+            for (at, fate) in choices.clone().zip(&fates[choices]) {
+                if matches!(fate, Fate::Computed | Fate::Rerouted) {
                     kept.experts.push(route.experts[at]);
                     kept.weights.push(route.weights[at]);
                     kept.origin.push(index(at));
@@ -245,6 +248,16 @@ impl ShardPlan {
     /// Number of kept choices.
     pub fn choices(&self) -> usize {
         self.weights.len()
+    }
+
+    /// Length of the `SHARD` frame that tells a home this plan's tokens and choices.
+    pub fn shard_frame_len(&self, row_bytes: usize) -> usize {
+        encoded_len(self.tokens + 2 * self.choices(), self.tokens * row_bytes)
+    }
+
+    /// Length of the `COMBINED` frame that brings this plan's outputs back, if nothing is lost.
+    pub fn combined_frame_len(&self, output_row_bytes: usize) -> usize {
+        encoded_len(TIMELINE_WORDS, self.tokens * output_row_bytes)
     }
 
     /// Position of `endpoint` in [`ShardPlan::hosts`].

@@ -66,6 +66,16 @@ pub(crate) struct Buffer(Vec<f32>);
 /// 128 rows reading the weights again costs a few percent of the arithmetic.
 const BLOCK_ROWS: usize = 128;
 
+// === impl Scratch ===
+
+impl Scratch {
+    /// Two buffers of `len` values each for an expert's intermediate rows, holding whatever the
+    /// last user left.
+    pub fn buffers(&mut self, len: usize) -> (&mut [f32], &mut [f32]) {
+        (self.first.take(len), self.second.take(len))
+    }
+}
+
 // === impl Buffer ===
 
 impl Buffer {

@@ -93,7 +93,8 @@ impl WorkerControl for Control {
             (n + 1, b + one.weight_bytes() as u64)
         });
         let layer = layer(&request, loaded).map_err(|error| error.to_remote())?;
-        let clocks = vec![ClockMap::unknown(); layer.names.len()];
+        let mut clocks = vec![ClockMap::unknown(); layer.names.len()];
+        clocks[layer.me as usize] = ClockMap::shared();
         let session = Arc::new(Session::new(layer, self.compute.clone(), clocks));
         let dials = dials(&request);
         self.sessions.insert(Arc::clone(&session), dials);
@@ -288,7 +289,7 @@ fn load_custom(
         hidden,
         experts,
         shared: None,
-        weight_in_dtype: false,
+        weight_in_dtype: custom.weight_in_dtype,
     })
 }
 

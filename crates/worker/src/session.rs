@@ -299,6 +299,8 @@ impl Session {
         let tag = expertmesh_wire::Tag {
             session: self.layer.session,
             epoch: self.layer.epoch,
+            // Its step cannot be read: no step of anybody's is blamed.
+            step: u64::MAX,
             ..Default::default()
         };
         let header = Header::new(

@@ -65,6 +65,7 @@ impl Worker {
     /// [`WorkerError::Transport`] if the listener fails.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
         info!(name = self.control.name, addr = %self.local_addr(), "worker serves");
+        self.listener.health().set_ready(true);
         let acceptor = Acceptor {
             sessions: Arc::clone(&self.control.sessions),
         };

@@ -92,6 +92,9 @@ pub struct CustomModel {
     pub top_k: u32,
     #[prost(uint64, tag = "5")]
     pub seed: u64,
+    /// The gate weights have the number format of the model: homes round products to it.
+    #[prost(bool, tag = "6")]
+    pub weight_in_dtype: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
