@@ -1,6 +1,6 @@
 //! Results → outputs in token order, and the shared expert beside them.
 
-use expertmesh_exchange::{ExchangeKind, KeptChoices};
+use expertmesh_exchange::{ExchangeKind, KeptChoices, LossCause};
 use expertmesh_experts::{INLINE_NS, Scratch, for_each_row_block};
 use expertmesh_kernels::{Format, decode_row, encode_row};
 use expertmesh_telemetry::spans;
@@ -164,6 +164,15 @@ pub(crate) fn lost_origins(exchange: &Exchange, kept: &[KeptChoices]) -> Vec<u32
                 .collect()
         }
         Exchange::AllToAll(run) => run.lost_origins(),
+        Exchange::Floor(_) => Vec::new(),
+    }
+}
+
+/// Workers that the step went on without because they did not answer in time.
+pub(crate) fn late(exchange: &Exchange) -> Vec<(u32, LossCause)> {
+    match exchange {
+        Exchange::Star(run) => run.late().collect(),
+        Exchange::AllToAll(run) => run.late().collect(),
         Exchange::Floor(_) => Vec::new(),
     }
 }

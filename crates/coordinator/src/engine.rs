@@ -36,7 +36,7 @@ struct State {
 /// The exchange of one step.
 #[derive(Debug)]
 pub(crate) enum Exchange {
-    Star(HomeRun),
+    Star(Box<HomeRun>),
     AllToAll(ShardsRun),
     Floor(FloorRun),
 }

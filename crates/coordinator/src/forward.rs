@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, TrafficLedger};
+use expertmesh_kernels::{Format, round_bf16};
 use expertmesh_routing::{Fate, OverflowLedger, Route, admit};
 use expertmesh_telemetry::{StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
 use ndarray::{ArcArray2, Array2};
 use tracing::{Instrument as _, debug_span, info_span};
 
-use crate::combine::lost_origins;
+use crate::combine::{late, lost_origins};
 use crate::connect::Coordinator;
 use crate::engine::Exchange;
 use crate::error::CoordinatorError;
@@ -64,9 +65,22 @@ impl Coordinator {
         } else {
             x.as_standard_layout().to_shared()
         };
+        let x = self.in_dtype(x);
         let step = self.next_step.fetch_add(1, Ordering::Relaxed);
         let span = info_span!(spans::STEP, step, tokens = x.nrows());
         self.forward_step(step, x, padding).instrument(span).await
+    }
+
+    /// Hidden states in the model's format: what a bf16 model is given, bf16 holds.
+    fn in_dtype(&self, x: ArcArray2<f32>) -> ArcArray2<f32> {
+        if self.rule().dtype == Format::F32 {
+            return x;
+        }
+        let mut x = x.into_owned();
+        if let Some(values) = x.as_slice_mut() {
+            round_bf16(values);
+        }
+        x.into_shared()
     }
 
     /// Takes an output's memory back for later steps: fresh memory costs a page fault for every
@@ -111,18 +125,19 @@ impl Coordinator {
         let shared = self.start_shared(&x);
         let outcome = ended.await;
         let exchange = guard.finish();
-        outcome
-            .map_err(|error| CoordinatorError::Internal(error.to_string()))?
-            .inspect_err(|error| {
-                if let StepError::Lost {
-                    endpoint, cause, ..
-                } = error
-                {
-                    self.engine.mark_late([(*endpoint, cause.clone())]);
-                }
-            })?;
+        let outcome = outcome.map_err(|error| CoordinatorError::Internal(error.to_string()))?;
+        if let Err(StepError::Lost {
+            endpoint,
+            cause: cause @ LossCause::Deadline { .. },
+            ..
+        }) = &outcome
+        {
+            self.engine.mark_late([(*endpoint, cause.clone())]);
+        }
+        outcome?;
         let exchange =
             exchange.ok_or_else(|| CoordinatorError::Internal("step without its run".into()))?;
+        self.engine.mark_late(late(&exchange));
         let shared = match shared {
             None => None,
             Some(rows) => {

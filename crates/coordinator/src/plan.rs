@@ -84,11 +84,12 @@ impl Coordinator {
                 started_ns,
                 deadline_ns,
                 names,
+                extents: Vec::new(),
             };
             let plan = plans.into_iter().next();
             let plan =
                 plan.ok_or_else(|| CoordinatorError::Internal("a star has one shard".into()))?;
-            Exchange::Star(HomeRun::new(plan, setup))
+            Exchange::Star(Box::new(HomeRun::new(plan, setup)))
         } else {
             let setup = ShardsSetup {
                 tag,
@@ -98,6 +99,7 @@ impl Coordinator {
                 deadline_ns,
                 on_loss,
                 names,
+                extents: ShardPlan::first_chunks(&plans, endpoints, self.config.credits),
             };
             let shards =
                 ranges
@@ -111,7 +113,7 @@ impl Coordinator {
                         packed_ns: started_ns,
                         combined: None,
                     });
-            Exchange::AllToAll(ShardsRun::new(shards.collect(), &setup))
+            Exchange::AllToAll(ShardsRun::new(shards.collect(), setup))
         };
         Ok(Planned {
             kept,
@@ -123,7 +125,7 @@ impl Coordinator {
     /// A shard and its outputs travel whole, each in one message.
     fn check_shard(&self, plan: &ShardPlan) -> Result<(), CoordinatorError> {
         let limit = self.config.options.max_message_bytes;
-        let bytes = plan.shard_frame_len(self.limits.row_bytes);
+        let bytes = plan.shard_frame_len(self.limits.row_bytes, self.endpoints.len());
         let output_row = self.hidden() * self.rule().dtype.bytes();
         let longest = bytes.max(plan.combined_frame_len(output_row));
         if longest <= limit {

@@ -31,6 +31,8 @@ pub(crate) struct ShardsRun {
     hidden: u32,
     rule: CombineRule,
     deadline_ns: u64,
+    /// Chunks that all homes together send to each host at first, by endpoint id.
+    extents: Vec<u32>,
 }
 
 /// What a driver must do next.
@@ -50,12 +52,13 @@ pub(crate) struct ShardsSetup {
     pub(crate) deadline_ns: u64,
     pub(crate) on_loss: OnLoss,
     pub(crate) names: Arc<[String]>,
+    pub(crate) extents: Vec<u32>,
 }
 
 // === impl ShardsRun ===
 
 impl ShardsRun {
-    pub(crate) fn new(shards: Vec<Shard>, setup: &ShardsSetup) -> Self {
+    pub(crate) fn new(shards: Vec<Shard>, setup: ShardsSetup) -> Self {
         let homes: Vec<u32> = shards.iter().map(|shard| shard.plan.home).collect();
         let conductor = Conductor::new(
             setup.tag.step,
@@ -72,6 +75,7 @@ impl ShardsRun {
             hidden: setup.hidden,
             rule: setup.rule,
             deadline_ns: setup.deadline_ns,
+            extents: setup.extents,
         }
     }
 
@@ -138,6 +142,11 @@ impl ShardsRun {
         lost
     }
 
+    /// Homes that did not answer in time.
+    pub(crate) fn late(&self) -> impl Iterator<Item = (u32, LossCause)> + '_ {
+        self.conductor.late()
+    }
+
     /// The shard that came last, with its home's timeline and its arrival.
     pub(crate) fn critical(&self) -> Option<(&Shard, Timeline, u64)> {
         let back = self.shards.iter().filter_map(|shard| {
@@ -162,10 +171,17 @@ impl ShardsRun {
         let rows = &rows[shard.tokens.start * hidden..shard.tokens.end * hidden];
         let mut packed_ns = 0;
         let deadline_ns = self.deadline_ns;
-        let message = write_shard(pool, header, rows, shard.kept.as_kept(), || {
-            packed_ns = monotonic_ns();
-            (packed_ns, deadline_ns.saturating_sub(packed_ns))
-        });
+        let message = write_shard(
+            pool,
+            header,
+            rows,
+            shard.kept.as_kept(),
+            &self.extents,
+            || {
+                packed_ns = monotonic_ns();
+                (packed_ns, deadline_ns.saturating_sub(packed_ns))
+            },
+        );
         shard.packed_ns = packed_ns;
         ShardAction::Send { endpoint, message }
     }

@@ -40,6 +40,8 @@ pub struct Conductor {
 struct ShardState {
     home: u32,
     state: State,
+    /// Why it was lost, if it was.
+    cause: Option<LossCause>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,7 @@ impl Conductor {
             .map(|home| ShardState {
                 home: *home,
                 state: State::Waiting,
+                cause: None,
             })
             .collect();
         let mut actions: VecDeque<_> = (0..shards.len())
@@ -170,6 +173,14 @@ impl Conductor {
         }
     }
 
+    /// Homes whose shards were lost because they did not answer in time, each with that cause.
+    pub fn late(&self) -> impl Iterator<Item = (u32, LossCause)> + '_ {
+        self.shards.iter().filter_map(|shard| match &shard.cause {
+            Some(cause @ LossCause::Deadline { .. }) => Some((shard.home, cause.clone())),
+            _ => None,
+        })
+    }
+
     /// Positions of the shards that were lost.
     pub fn lost(&self) -> impl Iterator<Item = usize> + '_ {
         self.shards
@@ -193,7 +204,10 @@ impl Conductor {
                 name,
                 cause,
             }),
-            OnLoss::Drop => self.close(shard, State::Lost),
+            OnLoss::Drop => {
+                self.shards[shard].cause = Some(cause);
+                self.close(shard, State::Lost);
+            }
         }
     }
 

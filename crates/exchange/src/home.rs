@@ -48,7 +48,7 @@ struct HostState {
     next: usize,
     answered: Vec<bool>,
     in_flight: usize,
-    lost: bool,
+    lost: Option<LossCause>,
 }
 
 // === impl Home ===
@@ -75,7 +75,7 @@ impl Home {
                 next: 0,
                 answered: vec![false; host.chunks.len()],
                 in_flight: 0,
-                lost: false,
+                lost: None,
             })
             .collect();
         let open = hosts.iter().map(|host| host.chunks).sum();
@@ -105,7 +105,7 @@ impl Home {
         let Some(state) = self.hosts.get_mut(host) else {
             return false;
         };
-        let awaited = chunk < state.next && !state.lost && !self.ended;
+        let awaited = chunk < state.next && state.lost.is_none() && !self.ended;
         if !awaited || state.answered[chunk] {
             return false;
         }
@@ -126,7 +126,7 @@ impl Home {
             return;
         };
         let unanswered = state.answered.iter().filter(|answered| !**answered).count();
-        if state.lost || unanswered == 0 {
+        if state.lost.is_some() || unanswered == 0 {
             return;
         }
         if self.on_loss == OnLoss::Fail {
@@ -139,7 +139,7 @@ impl Home {
             });
             return;
         }
-        state.lost = true;
+        state.lost = Some(cause);
         state.in_flight = 0;
         self.open -= unanswered;
         self.end_if_done();
@@ -154,7 +154,7 @@ impl Home {
         let late: Vec<u32> = self
             .hosts
             .iter()
-            .filter(|host| !host.lost && host.answered.contains(&false))
+            .filter(|host| host.lost.is_none() && host.answered.contains(&false))
             .map(|host| host.endpoint)
             .collect();
         for endpoint in late {
@@ -175,8 +175,16 @@ impl Home {
     pub fn lost(&self) -> impl Iterator<Item = u32> + '_ {
         self.hosts
             .iter()
-            .filter(|host| host.lost)
+            .filter(|host| host.lost.is_some())
             .map(|host| host.endpoint)
+    }
+
+    /// Those of [`Home::lost`] that did not answer in time, each with that cause.
+    pub fn late(&self) -> impl Iterator<Item = (u32, LossCause)> + '_ {
+        self.hosts.iter().filter_map(|host| match &host.lost {
+            Some(cause @ LossCause::Deadline { .. }) => Some((host.endpoint, cause.clone())),
+            _ => None,
+        })
     }
 
     /// When [`Home::on_tick`] has something to say.
@@ -196,7 +204,7 @@ impl Home {
         loop {
             let mut sent = false;
             for (at, host) in self.hosts.iter_mut().enumerate() {
-                if !host.lost && host.next < host.chunks && host.in_flight < self.credits {
+                if host.lost.is_none() && host.next < host.chunks && host.in_flight < self.credits {
                     self.actions.push_back(HomeAction::Send {
                         host: at,
                         chunk: host.next,

@@ -34,6 +34,9 @@ pub struct HomeSetup {
     pub deadline_ns: u64,
     /// Names of the endpoints by id.
     pub names: Arc<[String]>,
+    /// Chunks that all homes together send to each host in this step before they wait for results,
+    /// by endpoint id; empty if this home is the only one.
+    pub extents: Vec<u32>,
 }
 
 /// The shard's token rows.
@@ -254,9 +257,9 @@ impl HomeRun {
             .collect()
     }
 
-    /// Endpoints whose results were lost.
-    pub fn lost_endpoints(&self) -> Vec<u32> {
-        self.home.lost().collect()
+    /// Endpoints that did not answer in time.
+    pub fn late(&self) -> impl Iterator<Item = (u32, LossCause)> + '_ {
+        self.home.late()
     }
 
     /// Where the time went, once the outputs were there at `done_ns`; `shared_ns` was spent in
@@ -285,7 +288,14 @@ impl HomeRun {
     ) -> Bytes {
         let plan = &self.plan.hosts[host];
         let piece = &plan.chunks[chunk];
-        let mut header = self.header(index(chunk), index(plan.chunks.len()));
+        let alone = index(plan.chunks.len().min(self.setup.credits));
+        let extent = self
+            .setup
+            .extents
+            .get(plan.endpoint as usize)
+            .copied()
+            .unwrap_or(alone);
+        let mut header = self.header(index(chunk), extent);
         header.row_count = index(piece.rows.len());
         let row_bytes = header.row_bytes();
         let words = piece.rows.len() + piece.choices.len();

@@ -1,6 +1,6 @@
 //! The machine of an expert host: which queued chunks are computed together.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// What the driver of a [`Host`] must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,17 +9,63 @@ pub enum HostAction {
     Run(Vec<u64>),
 }
 
+/// The chunks of one step at a host, whoever their homes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cohort {
+    /// Number of the step.
+    pub step: u64,
+    /// Chunks that all homes together send to this host before they wait for results. What they
+    /// send later waits for nobody.
+    pub chunks: u32,
+    /// How long this chunk may wait for the others, nanoseconds; 0 for one that is cheap to
+    /// compute, which waits for nobody and still counts for those that do.
+    pub patience_ns: u64,
+}
+
 /// Queues chunks of rows and hands them to the experts in batches.
 ///
-/// While a batch runs, chunks of other homes, steps and clients gather; the next batch takes them
-/// together, so that each expert's weights are read once for all of them. An expert's result for a
-/// row does not depend on its batch, so neither does any output.
+/// The homes of a step send to a host at about the same time, and computing the first chunk alone
+/// means reading the weights of its experts again for the others. So a chunk may wait until its
+/// cohort is complete, but no longer than computing it would take: whatever comes, waiting costs at
+/// most as much as not having waited. Chunks that are cheap to compute should not wait at all.
+///
+/// While a batch runs, chunks of other homes, steps and clients gather, and the next batch takes
+/// them together. An expert's result for a row does not depend on its batch, so neither does any
+/// output.
 #[derive(Debug)]
 pub struct Host {
-    queue: VecDeque<(u64, usize)>,
+    queue: VecDeque<Waiting>,
+    cohorts: HashMap<u64, Gathering>,
     running: bool,
     batch_choices: usize,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    job: u64,
+    choices: usize,
+    /// The step whose other chunks it waits for.
+    step: Option<u64>,
+}
+
+/// A cohort of which something has come.
+#[derive(Debug, Clone, Copy)]
+struct Gathering {
+    missing: u32,
+    patience: Patience,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// Nothing that came needs any.
+    None,
+    Until(u64),
+    /// It is over, or the cohort is complete.
+    Over,
+}
+
+/// Cohorts are remembered for chunks that come late, and forgotten beyond this number.
+const MOST_COHORTS: usize = 1024;
 
 // === impl Host ===
 
@@ -28,14 +74,39 @@ impl Host {
     pub fn new(batch_choices: usize) -> Self {
         Self {
             queue: VecDeque::new(),
+            cohorts: HashMap::new(),
             running: false,
             batch_choices: batch_choices.max(1),
         }
     }
 
-    /// A chunk with `choices` choices arrived, under a key of the driver's.
+    /// A chunk with `choices` choices arrived, under a key of the driver's; it waits for nobody.
     pub fn on_rows(&mut self, job: u64, choices: usize) {
-        self.queue.push_back((job, choices));
+        self.queue.push_back(Waiting {
+            job,
+            choices,
+            step: None,
+        });
+    }
+
+    /// A chunk arrived that may wait for the others of its cohort.
+    pub fn on_rows_of(&mut self, job: u64, choices: usize, cohort: Cohort, now_ns: u64) {
+        if self.cohorts.len() >= MOST_COHORTS && !self.cohorts.contains_key(&cohort.step) {
+            self.cohorts.clear();
+        }
+        let gathering = self.cohorts.entry(cohort.step).or_insert(Gathering {
+            missing: cohort.chunks,
+            patience: Patience::None,
+        });
+        gathering.missing = gathering.missing.saturating_sub(1);
+        let waits = cohort.patience_ns > 0;
+        if gathering.missing == 0 {
+            gathering.patience = Patience::Over;
+        } else if waits && gathering.patience == Patience::None {
+            gathering.patience = Patience::Until(now_ns.saturating_add(cohort.patience_ns));
+        }
+        let step = waits.then_some(cohort.step);
+        self.queue.push_back(Waiting { job, choices, step });
     }
 
     /// The batch that ran is done.
@@ -43,27 +114,61 @@ impl Host {
         self.running = false;
     }
 
+    /// Time passed: cohorts whose patience is over wait no longer.
+    pub fn on_tick(&mut self, now_ns: u64) {
+        for gathering in self.cohorts.values_mut() {
+            if matches!(gathering.patience, Patience::Until(until) if until <= now_ns) {
+                gathering.patience = Patience::Over;
+            }
+        }
+    }
+
+    /// When [`Host::on_tick`] has something to say; `None` if nothing waits for a cohort.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        if self.running || self.queue.is_empty() {
+            return None;
+        }
+        let until = |gathering: &Gathering| match gathering.patience {
+            Patience::Until(until) => Some(until),
+            Patience::None | Patience::Over => None,
+        };
+        self.cohorts.values().filter_map(until).min()
+    }
+
     /// Chunks that wait.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// The next batch, `None` while one runs or nothing waits.
+    /// The next batch, `None` while one runs, nothing waits, or all that waits still gathers.
     pub fn poll(&mut self) -> Option<HostAction> {
-        if self.running || self.queue.is_empty() {
+        if self.running || !self.is_worth_running() {
             return None;
         }
         let mut jobs = Vec::new();
         let mut total = 0;
-        while let Some((job, choices)) = self.queue.front().copied() {
-            if !jobs.is_empty() && total + choices > self.batch_choices {
+        while let Some(next) = self.queue.front() {
+            if !jobs.is_empty() && total + next.choices > self.batch_choices {
                 break;
             }
-            total += choices;
-            jobs.push(job);
+            total += next.choices;
+            jobs.push(next.job);
             self.queue.pop_front();
         }
         self.running = true;
         Some(HostAction::Run(jobs))
+    }
+
+    /// Some chunk waits for nobody, or a whole batch is there.
+    fn is_worth_running(&self) -> bool {
+        let gathers = |step: u64| {
+            let cohort = self.cohorts.get(&step);
+            cohort.is_some_and(|one| matches!(one.patience, Patience::Until(_)))
+        };
+        let ready = self
+            .queue
+            .iter()
+            .any(|next| !next.step.is_some_and(gathers));
+        ready || self.queue.iter().map(|next| next.choices).sum::<usize>() >= self.batch_choices
     }
 }

@@ -126,7 +126,7 @@ impl TrafficLedger {
     }
 
     fn shard(&mut self, shard: &ShardPlan, sizes: Sizes) {
-        let there = shard.shard_frame_len(sizes.row);
+        let there = shard.shard_frame_len(sizes.row, self.endpoints);
         let back = shard.combined_frame_len(sizes.output_row);
         self.request(COORDINATOR, shard.home, shard.tokens, there);
         self.add(shard.home, COORDINATOR, shard.tokens, back);

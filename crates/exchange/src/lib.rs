@@ -12,8 +12,9 @@
 //!    waits for results, meets the deadline.
 //! 4. [`Conductor`]: the machine of a coordinator whose shards have homes elsewhere
 //!    (`all-to-all`).
-//! 5. [`Host`]: the machine of an expert host: which queued chunks are computed together.
-//! 6. [`HomeRun`], [`ShardRun`], [`RowsJob`]: the same machines with the bytes beside them:
+//! 5. [`Host`]: the machine of an expert host: which queued chunks are computed together, and how
+//!    long one waits for the others of its step.
+//! 6. [`HomeRun`], [`ShardFrame`], [`CombinedFrame`], [`RowsJob`]: the bytes beside the machines:
 //!    packing, checking what arrives, combining in slot order.
 //! 7. [`ClockMap`], [`Timeline`]: moments of several clocks on one line.
 //!
@@ -35,6 +36,8 @@ mod jobs;
 mod ledger;
 mod plan;
 mod shard_run;
+#[cfg(test)]
+mod tests;
 mod timeline;
 
 pub use clock::ClockMap;
@@ -43,7 +46,7 @@ pub use conductor::{Conductor, ConductorAction};
 pub use error::{LossCause, StepError};
 pub use home::{Home, HomeAction};
 pub use home_run::{HomeRun, HomeSetup, Outgoing, RowSource};
-pub use host::{Host, HostAction};
+pub use host::{Cohort, Host, HostAction};
 pub use jobs::{RowsJob, error_frame};
 pub use ledger::{LinkCell, TrafficLedger};
 pub use plan::{Chunk, HostPlan, HostTable, Kept, KeptChoices, Limits, ShardPlan, shard_ranges};

@@ -250,9 +250,23 @@ impl ShardPlan {
         self.weights.len()
     }
 
-    /// Length of the `SHARD` frame that tells a home this plan's tokens and choices.
-    pub fn shard_frame_len(&self, row_bytes: usize) -> usize {
-        encoded_len(self.tokens + 2 * self.choices(), self.tokens * row_bytes)
+    /// Chunks that the homes of `plans` together send to each endpoint before their `credits` are
+    /// used up, by endpoint id.
+    pub fn first_chunks(plans: &[Self], endpoints: usize, credits: usize) -> Vec<u32> {
+        let mut chunks = vec![0; endpoints];
+        for host in plans.iter().flat_map(|plan| &plan.hosts) {
+            chunks[host.endpoint as usize] += index(host.chunks.len().min(credits));
+        }
+        chunks
+    }
+
+    /// Length of the `SHARD` frame that tells a home this plan's tokens and choices, in a cluster
+    /// of `endpoints` endpoints.
+    pub fn shard_frame_len(&self, row_bytes: usize, endpoints: usize) -> usize {
+        encoded_len(
+            self.tokens + 2 * self.choices() + endpoints,
+            self.tokens * row_bytes,
+        )
     }
 
     /// Length of the `COMBINED` frame that brings this plan's outputs back, if nothing is lost.

@@ -1,7 +1,8 @@
 //! The frames between a coordinator and the homes of its shards (`all-to-all`).
 //!
-//! A `SHARD` index is `counts [tokens] | experts [choices] | weights [choices]`; a `COMBINED`
-//! index is the home's [`Timeline`] and, after a loss, the kept choices that were lost.
+//! A `SHARD` index is `counts [tokens] | experts [choices] | weights [choices] | extents
+//! [endpoints]`; a `COMBINED` index is the home's [`Timeline`] and, after a loss, the kept choices
+//! that were lost.
 
 use std::ops::Range;
 
@@ -24,6 +25,9 @@ pub struct ShardFrame {
     pub experts: Vec<u32>,
     /// `[choices]` gate weights.
     pub weights: Vec<f32>,
+    /// `[endpoints]` chunks that all homes together send to each host in this step before they
+    /// wait for results.
+    pub extents: Vec<u32>,
 }
 
 /// A shard's outputs as the coordinator reads them.
@@ -46,17 +50,26 @@ pub fn write_shard(
     mut header: Header,
     rows: &[f32],
     kept: Kept<'_>,
+    extents: &[u32],
     stamp: impl FnOnce() -> (u64, u64),
 ) -> Bytes {
     let tokens = kept.offsets.len().saturating_sub(1);
     let choices = kept.experts.len();
     header.row_count = index(tokens);
     let row_bytes = header.row_bytes();
-    let mut writer = FrameWriter::new(pool, &header, tokens + 2 * choices, tokens * row_bytes);
+    let mut writer = FrameWriter::new(
+        pool,
+        &header,
+        tokens + 2 * choices + extents.len(),
+        tokens * row_bytes,
+    );
     let (table, body) = writer.parts();
     let counts = kept.offsets.windows(2).map(|pair| pair[1] - pair[0]);
     let weights = kept.weights.iter().map(|weight| weight.to_bits());
-    let values = counts.chain(kept.experts.iter().copied()).chain(weights);
+    let values = counts
+        .chain(kept.experts.iter().copied())
+        .chain(weights)
+        .chain(extents.iter().copied());
     for (word, value) in table.chunks_exact_mut(4).zip(values) {
         word.copy_from_slice(&value.to_le_bytes());
     }
@@ -120,14 +133,18 @@ impl ShardFrame {
         }
         let tokens = header.row_count as usize;
         let total = frame.index.len() / 4;
+        let fixed = tokens + table.endpoints();
         let rest = total
-            .checked_sub(tokens)
+            .checked_sub(fixed)
             .filter(|rest| rest % 2 == 0)
             .ok_or_else(|| {
                 field(
                     "index",
                     format!("{total} words"),
-                    format!("{tokens} counts, then an expert and a weight for each choice"),
+                    format!(
+                        "{tokens} counts, an expert and a weight for each choice, {} extents",
+                        table.endpoints()
+                    ),
                 )
             })?;
         let choices = rest / 2;
@@ -145,7 +162,8 @@ impl ShardFrame {
                 "as many experts as choices",
             ));
         }
-        let (experts, weights) = frame.index[tokens * 4..].split_at(choices * 4);
+        let (experts, tail) = frame.index[tokens * 4..].split_at(choices * 4);
+        let (weights, extents) = tail.split_at(choices * 4);
         let experts: Vec<u32> = words(experts).collect();
         if let Some(expert) = experts.iter().find(|expert| table.host(**expert).is_none()) {
             let last = table.experts().saturating_sub(1);
@@ -164,11 +182,13 @@ impl ShardFrame {
                 "a finite number",
             ));
         }
+        let extents = words(extents).collect();
         Ok(Self {
             frame,
             offsets,
             experts,
             weights,
+            extents,
         })
     }
 

@@ -52,6 +52,13 @@ impl Watchdog {
             if let Some(next) = tick() {
                 self.next_ns.fetch_min(next, Ordering::AcqRel);
             }
+            // What was armed until here is in `next_ns`: a notice of it, perhaps of `tick` itself,
+            // would only wake this loop again.
+            tokio::select! {
+                biased;
+                () = self.earlier.notified() => {}
+                () = std::future::ready(()) => {}
+            }
             let next = self.next_ns.load(Ordering::Acquire);
             if next == u64::MAX {
                 self.earlier.notified().await;
@@ -72,4 +79,61 @@ pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn poll_once(watchdog: &Watchdog, ticks: &Cell<u32>, next: impl Fn() -> Option<u64>) {
+        let watching = pin!(watchdog.watch(|| {
+            ticks.set(ticks.get() + 1);
+            next()
+        }));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(matches!(watching.poll(&mut context), Poll::Pending));
+    }
+
+    #[tokio::test]
+    async fn arming_within_a_tick_does_not_spin() {
+        let (watchdog, ticks) = (Watchdog::default(), Cell::new(0));
+        let later = monotonic_ns() + 60_000_000_000;
+        poll_once(&watchdog, &ticks, || {
+            watchdog.arm(later);
+            Some(later)
+        });
+        assert_eq!(ticks.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_is_armed_wakes_the_watcher() {
+        let watchdog = Watchdog::default();
+        let due = Cell::new(None);
+        let met = tokio::sync::Notify::new();
+        let watched = watchdog.watch(|| match due.get() {
+            Some(at) if at <= monotonic_ns() => {
+                met.notify_one();
+                due.take();
+                None
+            }
+            left => left,
+        });
+        let armed = async {
+            tokio::task::yield_now().await;
+            let at = monotonic_ns() + 1_000_000;
+            due.set(Some(at));
+            watchdog.arm(at);
+            met.notified().await;
+        };
+        tokio::select! {
+            () = watched => {}
+            () = armed => {}
+        }
+        assert_eq!(due.get(), None);
+    }
 }

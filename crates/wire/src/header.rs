@@ -51,7 +51,8 @@ pub struct Header {
     pub hidden: u32,
     /// Number format of the rows.
     pub format: Format,
-    /// Chunks of this shard for this host and step, or the floor bytes wanted in reply.
+    /// Chunks that all homes together send to this host in this step before they wait for results,
+    /// or the floor bytes wanted in reply.
     pub extent: u32,
     /// Time left until the step's deadline, nanoseconds; 0 in replies.
     pub budget_ns: u64,

@@ -76,10 +76,20 @@ impl StreamSink for RequestSink {
 
     fn on_close(&mut self, reason: CloseReason) {
         debug!(from = self.from, %reason, "stream to this worker ended");
-        if self.from == COORDINATOR {
+        if self.from == COORDINATOR && self.is_first() {
             // Nobody else can use the session: its experts are freed.
             self.sessions.remove(self.session.layer.session);
         }
+    }
+}
+
+impl RequestSink {
+    /// Whether this is the stream that the session's coordinator opened: a later one that claims
+    /// its id ends nothing.
+    fn is_first(&self) -> bool {
+        let state = self.session.state();
+        let first = state.incoming.iter().find(|(from, _)| *from == self.from);
+        first.is_some_and(|(_, outbox)| Arc::ptr_eq(outbox.counters(), self.outbox.counters()))
     }
 }
 

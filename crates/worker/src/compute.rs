@@ -13,9 +13,9 @@ use rayon::prelude::*;
 /// enough that a hot expert's rows spread over the threads.
 const BLOCK_ROWS: usize = 128;
 
-/// Rough speed of one core, for the choice between inline and pool only: multiply-adds count two.
-const FLOPS_PER_NS: u64 = 20;
-/// Rough speed of copying rows, for the same choice.
+/// Rough speed of one core, for choices of where and when only: multiply-adds count two.
+const FLOPS_PER_NS: u64 = 40;
+/// Rough speed of reading weights and copying rows, for the same choices.
 const BYTES_PER_NS: u64 = 8;
 
 /// One row's way through its expert.
@@ -42,23 +42,23 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// What a job will roughly cost, nanoseconds, weights' first read included.
+/// What computing a job alone will roughly cost, nanoseconds: arithmetic or the reading of its
+/// experts' weights, whichever is longer, and the copying of its rows.
 pub(crate) fn estimate_ns(job: &RowsJob, experts: &[Option<Arc<dyn Expert>>]) -> u64 {
     let row_bytes = job.frame.header.row_bytes() as u64;
-    let mut last = None;
-    job.experts.iter().fold(0, |sum, id| {
+    let mut read = vec![false; experts.len()];
+    let (mut flops, mut bytes) = (0, 0);
+    for id in &job.experts {
         let Some(expert) = experts.get(*id as usize).and_then(Option::as_ref) else {
-            return sum;
+            continue;
         };
-        let weights = if last == Some(*id) {
-            0
-        } else {
-            expert.weight_bytes() as u64
-        };
-        last = Some(*id);
-        let compute = (expert.flops_per_row() / FLOPS_PER_NS).max(weights / BYTES_PER_NS);
-        sum + compute + row_bytes / BYTES_PER_NS
-    })
+        flops += expert.flops_per_row();
+        if !std::mem::replace(&mut read[*id as usize], true) {
+            bytes += expert.weight_bytes() as u64;
+        }
+    }
+    let rows = job.choices() as u64 * row_bytes;
+    (flops / FLOPS_PER_NS).max(bytes / BYTES_PER_NS) + rows / BYTES_PER_NS
 }
 
 /// Computes every choice of `jobs`; the result frames come in the order of the jobs.

@@ -21,6 +21,9 @@ use crate::error::WorkerError;
 use crate::registry::ExpertRegistry;
 use crate::session::{Layer, Session};
 
+/// Peers to dial: endpoint id and address.
+type Dials = Vec<(u32, String)>;
+
 /// The sessions of a worker by id.
 #[derive(Default)]
 pub(crate) struct Sessions {
@@ -30,7 +33,7 @@ pub(crate) struct Sessions {
 struct Opened {
     session: Arc<Session>,
     /// Addresses of the peers that this worker dials, by endpoint id.
-    dials: Vec<(u32, String)>,
+    dials: Dials,
     watchdog: tokio::task::JoinHandle<()>,
 }
 
@@ -192,10 +195,9 @@ impl Control {
             protocol: Some(protocol_version()),
         };
         let peer = client.describe(request).await?;
-        if !self.boot_id.is_empty() && peer.boot_id == self.boot_id {
-            if let Some(clock) = session.state().clocks.get_mut(endpoint as usize) {
-                *clock = ClockMap::shared();
-            }
+        let is_ours = !self.boot_id.is_empty() && peer.boot_id == self.boot_id;
+        if is_ours && let Some(clock) = session.state().clocks.get_mut(endpoint as usize) {
+            *clock = ClockMap::shared();
         }
         Ok(())
     }
@@ -374,7 +376,7 @@ fn format(value: i32, name: &'static str) -> Result<Format, WorkerError> {
 }
 
 /// The peers to dial: every other worker, if rows travel between workers.
-fn dials(request: &v1::ConfigureRequest) -> Vec<(u32, String)> {
+fn dials(request: &v1::ConfigureRequest) -> Dials {
     if request.exchange() != v1::ExchangeKind::AllToAll {
         return Vec::new();
     }
@@ -400,11 +402,12 @@ impl Sessions {
         let removed = self.lock().remove(&id);
         let Some(opened) = removed else { return false };
         opened.watchdog.abort();
+        opened.session.close_peers();
         info!(session = id, "session released");
         true
     }
 
-    fn insert(&self, session: Arc<Session>, dials: Vec<(u32, String)>) {
+    fn insert(&self, session: Arc<Session>, dials: Dials) {
         let watched = Arc::downgrade(&session);
         let watchdog = tokio::spawn(async move {
             let Some(session) = watched.upgrade() else {
@@ -423,10 +426,11 @@ impl Sessions {
         );
         if let Some(earlier) = earlier {
             earlier.watchdog.abort();
+            earlier.session.close_peers();
         }
     }
 
-    fn dials(&self, id: u64) -> Option<(Arc<Session>, Vec<(u32, String)>)> {
+    fn dials(&self, id: u64) -> Option<(Arc<Session>, Dials)> {
         self.lock()
             .get(&id)
             .map(|one| (Arc::clone(&one.session), one.dials.clone()))

@@ -46,7 +46,7 @@ impl Session {
             ));
         }
         let peers: Vec<u32> = words(&frame.index).collect();
-        if peers.len() % 3 != 0 {
+        if !peers.len().is_multiple_of(3) {
             let expected = "triples of endpoint, bytes out, bytes back";
             return Err(field("index", format!("{} words", peers.len()), expected));
         }

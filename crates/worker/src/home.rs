@@ -12,11 +12,11 @@ use expertmesh_kernels::decode_row;
 use expertmesh_telemetry::spans;
 use expertmesh_transport::{Outbox, monotonic_ns};
 use expertmesh_wire::{
-    ErrorCode, FrameKind, FrameView, GRPC_PREFIX, Header, RemoteError, Tag, Times, WireError,
+    ErrorCode, FrameKind, FrameView, Header, RemoteError, Tag, Times, WireError,
 };
 use tracing::{debug, debug_span};
 
-use crate::session::{Reply, Session};
+use crate::session::{Session, ToSelf};
 
 /// Part of the coordinator's budget that a home takes for itself: the rest is for the way back,
 /// so that a home can still say which peer was late before it is called late itself.
@@ -75,6 +75,7 @@ impl Session {
                 deadline_ns: received_ns
                     .saturating_add(request.budget_ns / BUDGET_SHARE.1 * BUDGET_SHARE.0),
                 names: Arc::clone(&layer.names),
+                extents: shard.extents.clone(),
             },
         );
         let shard = Arc::new(shard);
@@ -126,7 +127,7 @@ impl Session {
         self.pump_home(step);
     }
 
-    /// Ends homes whose deadline has passed; returns the next deadline.
+    /// Ends homes whose deadline has passed and waits that have lasted; returns the next such moment.
     pub(crate) fn on_tick(self: &Arc<Self>) -> Option<u64> {
         let now = monotonic_ns();
         let late: Vec<u64> = {
@@ -142,11 +143,12 @@ impl Session {
             .collect()
         };
         self.pump_homes(&late);
-        self.state()
-            .homes
-            .values()
-            .map(|slot| slot.run.deadline_ns())
-            .min()
+        let host = self.tick_host(now);
+        let state = self.state();
+        // A home whose results are in and that waits for its shared expert meets no deadline.
+        let open = state.homes.values().filter(|slot| !slot.results_are_in);
+        let homes = open.map(|slot| slot.run.deadline_ns()).min();
+        host.into_iter().chain(homes).min()
     }
 
     pub(crate) fn pump_homes(self: &Arc<Self>, steps: &[u64]) {
@@ -196,13 +198,8 @@ impl Session {
             }
         }
         // Peers' rows are on their way; now this worker's own experts.
-        for mut message in local {
-            let _ = message.split_to(GRPC_PREFIX);
-            let queued = FrameView::read(message)
-                .and_then(|frame| self.on_rows(frame, Reply::Local, monotonic_ns()));
-            if let Err(error) = queued {
-                self.on_peer_error(self.layer.me, step, error.into());
-            }
+        for message in local {
+            self.to_self(ToSelf::Rows { step, message });
         }
     }
 

@@ -1,18 +1,18 @@
 //! One session: a layer's experts here, its streams, and the machines that move rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use expertmesh_exchange::{
-    ClockMap, CombineRule, Host, HostAction, HostTable, Limits, LossCause, OnLoss, RowsJob,
+    ClockMap, Cohort, CombineRule, Host, HostAction, HostTable, Limits, LossCause, OnLoss, RowsJob,
     error_frame,
 };
 use expertmesh_experts::{ComputePool, Expert, SharedExpert};
 use expertmesh_telemetry::spans;
 use expertmesh_transport::{Outbox, StreamHandle, Watchdog, monotonic_ns};
 use expertmesh_wire::{
-    BufferPool, ErrorCode, FrameKind, FrameView, Header, RemoteError, Times, WireError,
+    BufferPool, ErrorCode, FrameKind, FrameView, GRPC_PREFIX, Header, RemoteError, Times, WireError,
 };
 use tracing::{debug, debug_span, warn};
 
@@ -51,6 +51,7 @@ pub(crate) struct Session {
     pub(crate) watchdog: Watchdog,
     pub(crate) floors: Floors,
     state: Mutex<State>,
+    local: Mutex<Local>,
 }
 
 #[derive(Debug)]
@@ -70,8 +71,25 @@ pub(crate) struct State {
 #[derive(Debug)]
 struct Pending {
     job: RowsJob,
+    /// What computing it alone will roughly cost.
+    cost_ns: u64,
     reply: Reply,
     received_ns: u64,
+}
+
+/// A message of this worker to itself, gRPC prefix included.
+pub(crate) enum ToSelf {
+    /// Rows for experts of its own, from its home of `step`.
+    Rows { step: u64, message: Bytes },
+    /// The answer to such rows.
+    Reply(Bytes),
+}
+
+/// Messages to itself, and whether someone is handing them over.
+#[derive(Default)]
+struct Local {
+    queue: VecDeque<ToSelf>,
+    busy: bool,
 }
 
 /// Where results go.
@@ -92,6 +110,7 @@ impl Session {
             peers: OnceLock::new(),
             watchdog: Watchdog::default(),
             floors: Floors::default(),
+            local: Mutex::default(),
             state: Mutex::new(State {
                 host: Host::new(BATCH_CHOICES),
                 jobs: HashMap::new(),
@@ -194,22 +213,38 @@ impl Session {
                 .is_some_and(Option::is_some)
         };
         let job = RowsJob::read(frame, self.layer.hidden, holds)?;
+        let cost_ns = estimate_ns(&job, &self.layer.experts);
+        let header = job.frame.header;
         {
             let mut state = self.state();
             let key = state.next_job;
             state.next_job += 1;
-            state.host.on_rows(key, job.choices());
-            state.jobs.insert(
-                key,
-                Pending {
-                    job,
-                    reply,
-                    received_ns,
-                },
-            );
+            let is_short = cost_ns <= expertmesh_experts::INLINE_NS;
+            let cohort = Cohort {
+                step: header.tag.step,
+                chunks: header.extent,
+                patience_ns: if is_short { 0 } else { cost_ns },
+            };
+            state
+                .host
+                .on_rows_of(key, job.choices(), cohort, received_ns);
+            let pending = Pending {
+                job,
+                cost_ns,
+                reply,
+                received_ns,
+            };
+            state.jobs.insert(key, pending);
         }
         self.pump_host();
         Ok(())
+    }
+
+    /// Lets chunks go whose cohort keeps them waiting too long; returns the next such moment.
+    pub(crate) fn tick_host(self: &Arc<Self>, now_ns: u64) -> Option<u64> {
+        self.state().host.on_tick(now_ns);
+        self.pump_host();
+        self.state().host.deadline_ns()
     }
 
     /// Starts batches as long as the host machine has any.
@@ -218,16 +253,16 @@ impl Session {
             let batch: Vec<Pending> = {
                 let mut state = self.state();
                 let Some(HostAction::Run(keys)) = state.host.poll() else {
+                    if let Some(deadline_ns) = state.host.deadline_ns() {
+                        self.watchdog.arm(deadline_ns);
+                    }
                     return;
                 };
                 keys.iter()
                     .filter_map(|key| state.jobs.remove(key))
                     .collect()
             };
-            let cost = batch
-                .iter()
-                .map(|one| estimate_ns(&one.job, &self.layer.experts))
-                .sum();
+            let cost = batch.iter().map(|one| one.cost_ns).sum();
             let session = Arc::clone(self);
             if cost <= expertmesh_experts::INLINE_NS {
                 session.run(batch);
@@ -279,11 +314,52 @@ impl Session {
     fn reply(self: &Arc<Self>, reply: &Reply, message: Bytes) {
         match reply {
             Reply::Stream(outbox) => self.send(outbox, message),
-            Reply::Local => {
-                let mut message = message;
-                let _ = message.split_to(expertmesh_wire::GRPC_PREFIX);
-                self.on_reply(self.layer.me, message);
+            Reply::Local => self.to_self(ToSelf::Reply(message)),
+        }
+    }
+
+    /// Hands messages to this worker itself: one after another, never one inside another, for
+    /// results ask for the next chunk, whose results ask for the next.
+    pub(crate) fn to_self(self: &Arc<Self>, message: ToSelf) {
+        {
+            let mut local = self.local();
+            local.queue.push_back(message);
+            if std::mem::replace(&mut local.busy, true) {
+                return;
             }
+        }
+        loop {
+            let next = {
+                let mut local = self.local();
+                let next = local.queue.pop_front();
+                local.busy = next.is_some();
+                next
+            };
+            match next {
+                None => return,
+                Some(ToSelf::Reply(mut message)) => {
+                    let _ = message.split_to(GRPC_PREFIX);
+                    self.on_reply(self.layer.me, message);
+                }
+                Some(ToSelf::Rows { step, message }) => {
+                    let queued = FrameView::read_prefixed(message)
+                        .and_then(|frame| self.on_rows(frame, Reply::Local, monotonic_ns()));
+                    if let Err(error) = queued {
+                        self.on_peer_error(self.layer.me, step, error.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn local(&self) -> MutexGuard<'_, Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the streams to the peers, whose sinks hold this session.
+    pub(crate) fn close_peers(&self) {
+        for stream in self.peers.get().into_iter().flatten().flatten() {
+            stream.outbox().finish();
         }
     }
 

@@ -235,7 +235,8 @@ pub struct FrameHeader {
     /// A `NumberFormat`.
     #[prost(fixed32, optional, tag = "11")]
     pub format: ::core::option::Option<u32>,
-    /// Chunks that this shard sends to this host for this step, or floor bytes wanted in reply.
+    /// Chunks that all homes together send to this host in this step before they wait for results:
+    /// a host may gather them. In a floor frame the bytes wanted in reply.
     #[prost(fixed32, optional, tag = "12")]
     pub extent: ::core::option::Option<u32>,
     /// Time left until the step's deadline when the message was handed over; 0 in replies.

@@ -1,0 +1,240 @@
+use std::collections::BTreeMap;
+
+use expertmesh_placement::Placement;
+use expertmesh_routing::{Fate, Route};
+use expertmesh_wire::encoded_len;
+use proptest::prelude::*;
+
+use super::{HAND, hand_plan, table, wide};
+use crate::plan::ResultAt;
+use crate::{Chunk, HostTable, KeptChoices, Limits, ShardPlan, shard_ranges};
+
+#[test]
+fn a_token_with_two_experts_on_one_host_is_one_row() {
+    let plan = hand_plan(0, wide(4));
+    let hosts: Vec<u32> = plan.hosts.iter().map(|host| host.endpoint).collect();
+    assert_eq!(hosts, [1, 2, 3]);
+    let ann = &plan.hosts[0];
+    assert_eq!(ann.tokens, [0, 2]);
+    assert_eq!(ann.offsets, [0, 2, 3]);
+    assert_eq!(ann.experts, [2, 0, 0], "in slot order");
+    assert_eq!(ann.kept, [0, 1, 4]);
+    assert_eq!(
+        ann.chunks,
+        [Chunk {
+            rows: 0..2,
+            choices: 0..3
+        }]
+    );
+    let bob = &plan.hosts[1];
+    assert_eq!(
+        (bob.tokens.as_slice(), bob.experts.as_slice()),
+        ([0].as_slice(), [1].as_slice())
+    );
+    let cid = &plan.hosts[2];
+    assert_eq!(
+        (cid.tokens.as_slice(), cid.experts.as_slice()),
+        ([2].as_slice(), [3].as_slice())
+    );
+    let at = |host, chunk, row| ResultAt { host, chunk, row };
+    assert_eq!(
+        plan.results,
+        [
+            at(0, 0, 0),
+            at(0, 0, 1),
+            at(1, 0, 0),
+            at(2, 0, 0),
+            at(0, 0, 2)
+        ]
+    );
+    assert_eq!((plan.tokens, plan.choices()), (3, 5));
+    assert_eq!(plan.rows_saved(), 1);
+    assert_eq!(plan.host_index(3), Some(2));
+    assert_eq!(plan.host_index(0), None);
+}
+
+#[test]
+fn rows_that_stay_at_home_save_nothing() {
+    assert_eq!(hand_plan(1, wide(4)).rows_saved(), 0);
+    assert_eq!(hand_plan(2, wide(4)).rows_saved(), 1);
+}
+
+#[test]
+fn chunks_are_cut_where_the_next_row_would_not_fit() {
+    let table = HostTable::from_endpoints(vec![1], 2);
+    let offsets: Vec<u32> = (0..=5).collect();
+    let kept = crate::Kept {
+        offsets: &offsets,
+        experts: &[0; 5],
+        weights: &[1.0; 5],
+    };
+    // Exactly two rows with a choice each fit.
+    let row_bytes = 400;
+    let chunk_bytes = encoded_len(4, 2 * row_bytes);
+    let cut = |chunk_bytes| {
+        let limits = Limits {
+            row_bytes,
+            chunk_bytes,
+        };
+        let plan = ShardPlan::new(0, kept, &table, limits);
+        let sizes: Vec<usize> = plan.hosts[0]
+            .chunks
+            .iter()
+            .map(|chunk| chunk.rows.len())
+            .collect();
+        sizes
+    };
+    assert_eq!(cut(chunk_bytes), [2, 2, 1]);
+    assert_eq!(cut(chunk_bytes - 1), [1; 5]);
+    assert_eq!(cut(0), [1; 5], "a row that fits nowhere goes alone");
+    assert_eq!(cut(1 << 20), [5]);
+}
+
+#[test]
+fn results_bound_a_chunk_as_requests_do() {
+    // One row for three experts: its results are three rows.
+    let table = HostTable::from_endpoints(vec![1; 3], 2);
+    let kept = crate::Kept {
+        offsets: &[0, 3, 6],
+        experts: &[0, 1, 2, 2, 1, 0],
+        weights: &[1.0; 6],
+    };
+    let row_bytes = 100;
+    let fits = Limits {
+        row_bytes,
+        chunk_bytes: encoded_len(0, 6 * row_bytes),
+    };
+    let plan = ShardPlan::new(0, kept, &table, fits);
+    assert_eq!(plan.hosts[0].chunks.len(), 1);
+    let short = Limits {
+        row_bytes,
+        chunk_bytes: encoded_len(0, 6 * row_bytes) - 1,
+    };
+    let plan = ShardPlan::new(0, kept, &table, short);
+    assert_eq!(plan.hosts[0].chunks.len(), 2);
+    assert_eq!(
+        plan.results[4],
+        ResultAt {
+            host: 0,
+            chunk: 1,
+            row: 1
+        }
+    );
+}
+
+#[test]
+fn only_choices_to_be_computed_are_kept() {
+    let route = Route {
+        tokens: 3,
+        top_k: 2,
+        experts_total: 4,
+        logits: Vec::new(),
+        experts: vec![0, 1, 2, 3, 1, 0],
+        weights: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        padding: None,
+    };
+    let fates = [
+        Fate::Dropped,
+        Fate::Computed,
+        Fate::Skipped,
+        Fate::Lost,
+        Fate::Rerouted,
+        Fate::Computed,
+    ];
+    let kept = KeptChoices::new(&route, &fates, 0..3);
+    assert_eq!(kept.offsets, [0, 1, 1, 3]);
+    assert_eq!(kept.experts, [1, 1, 0]);
+    assert_eq!(kept.weights, [2.0, 5.0, 6.0]);
+    assert_eq!(kept.origin, [1, 4, 5]);
+    let tail = KeptChoices::new(&route, &fates, 2..3);
+    assert_eq!(
+        (tail.offsets.as_slice(), tail.origin.as_slice()),
+        ([0, 2].as_slice(), [4, 5].as_slice())
+    );
+}
+
+#[test]
+fn hosts_are_the_primaries_of_a_placement() {
+    let placement = Placement::from_table(vec![vec![2, 0], vec![0]], 3).unwrap();
+    let table = HostTable::new(&placement);
+    assert_eq!(
+        (table.host(0), table.host(1), table.host(2)),
+        (Some(3), Some(1), None)
+    );
+    assert_eq!((table.experts(), table.endpoints()), (2, 4));
+}
+
+proptest! {
+    #[test]
+    fn shares_are_even_and_in_order(tokens in 0..500usize, homes in 1..12usize) {
+        let ranges = shard_ranges(tokens, homes);
+        prop_assert_eq!(ranges.len(), homes);
+        prop_assert_eq!((ranges[0].start, ranges[homes - 1].end), (0, tokens));
+        for pair in ranges.windows(2) {
+            prop_assert_eq!(pair[0].end, pair[1].start);
+        }
+        let longest = ranges.iter().map(ExactSizeIterator::len).max().unwrap();
+        let shortest = ranges.iter().map(ExactSizeIterator::len).min().unwrap();
+        prop_assert!(longest - shortest <= 1);
+    }
+
+    /// Every kept choice is asked for once, where its expert is, and its result is found again.
+    #[test]
+    fn every_choice_is_planned_once(
+        tokens in prop::collection::vec(prop::sample::subsequence(vec![0u32, 1, 2, 3], 0..=4), 0..20),
+        home in 0..4u32,
+        chunk_bytes in prop_oneof![Just(0), 200..600usize, Just(1 << 20)],
+    ) {
+        let mut offsets = vec![0];
+        for token in &tokens {
+            offsets.push(offsets.last().unwrap() + u32::try_from(token.len()).unwrap());
+        }
+        let experts: Vec<u32> = tokens.iter().flatten().copied().collect();
+        let weights = vec![1.0; experts.len()];
+        let kept = crate::Kept { offsets: &offsets, experts: &experts, weights: &weights };
+        let limits = Limits { row_bytes: 32, chunk_bytes };
+        let plan = ShardPlan::new(home, kept, &table(), limits);
+        let mut seen = BTreeMap::new();
+        for (at, host) in plan.hosts.iter().enumerate() {
+            prop_assert!(!host.chunks.is_empty());
+            prop_assert!(host.tokens.is_sorted() && host.tokens.windows(2).all(|two| two[0] != two[1]));
+            prop_assert_eq!(host.offsets.len(), host.tokens.len() + 1);
+            let mut rows = 0;
+            for (chunk, piece) in host.chunks.iter().enumerate() {
+                prop_assert_eq!(piece.rows.start, rows);
+                rows = piece.rows.end;
+                let (n, choices) = (piece.rows.len(), piece.choices.len());
+                let longest = encoded_len(n + choices, n * 32).max(encoded_len(0, choices * 32));
+                prop_assert!(n == 1 || longest <= chunk_bytes);
+                for (row, choice) in piece.choices.clone().enumerate() {
+                    let kept = host.kept[choice] as usize;
+                    prop_assert_eq!(host.experts[choice], experts[kept]);
+                    prop_assert_eq!(table().host(experts[kept]), Some(host.endpoint));
+                    let narrow = |value: usize| u32::try_from(value).unwrap();
+                    let place = ResultAt { host: narrow(at), chunk: narrow(chunk), row: narrow(row) };
+                    prop_assert_eq!(plan.results[kept], place);
+                    prop_assert!(seen.insert(kept, ()).is_none());
+                }
+            }
+            prop_assert_eq!(rows, host.tokens.len());
+        }
+        prop_assert_eq!(seen.len(), experts.len());
+    }
+}
+
+#[test]
+fn a_shard_without_choices_has_no_hosts() {
+    let plan = ShardPlan::new(
+        0,
+        crate::Kept {
+            offsets: &[0, 0, 0],
+            experts: &[],
+            weights: &[],
+        },
+        &table(),
+        wide(4),
+    );
+    assert!(plan.hosts.is_empty());
+    assert_eq!((plan.tokens, plan.choices()), (2, 0));
+    assert_eq!(HAND.offsets.len(), 4);
+}
