@@ -1,0 +1,320 @@
+//! Law 1: every choice is accounted for, whatever happens.
+
+use expertmesh_checkpoint::SyntheticSpec;
+use expertmesh_exchange::{ExchangeKind, OnLoss, StepError, shard_ranges};
+use expertmesh_experts::ExpertKind;
+use expertmesh_kernels::Format;
+use expertmesh_placement::{Placement, Strategy as Placing};
+use expertmesh_routing::{CapacityConfig, Fate, Overflow, Route, admit};
+use expertmesh_testkit::{Bus, BusSetup, BusStep, Fault, FaultKind, Model, Parts, inputs};
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+use crate::common::same_bits;
+
+const HIDDEN: usize = 4;
+
+/// A random step.
+#[derive(Debug, Clone)]
+struct Case {
+    experts: usize,
+    top_k: usize,
+    workers: usize,
+    placing: Placing,
+    tokens: usize,
+    /// Exponent of a Zipf law over the experts; 0 is uniform.
+    skew: i32,
+    padded: bool,
+    capacity: CapacityConfig,
+    exchange: ExchangeKind,
+    credits: usize,
+    chunk_bytes: usize,
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let shape = (1..=9usize)
+        .prop_flat_map(|experts| (Just(experts), 1..=experts, 1..=experts + 3, 0..3usize));
+    let load = (
+        prop_oneof![Just(0), Just(1), 2..40usize],
+        0..4i32,
+        any::<bool>(),
+    );
+    let overflow = prop_oneof![
+        2 => Just((None, Overflow::Dropless)),
+        1 => (0.05..2.0f64).prop_map(|factor| (Some(factor), Overflow::DropPosition)),
+        1 => (0.05..2.0f64).prop_map(|factor| (Some(factor), Overflow::DropWeight)),
+    ];
+    let links = (
+        any::<bool>(),
+        1..4usize,
+        prop_oneof![Just(1), Just(400), Just(1 << 16)],
+        any::<u64>(),
+    );
+    (shape, load, overflow, 0..3u32, links).prop_map(
+        |(shape, load, overflow, min_capacity, links)| Case {
+            experts: shape.0,
+            top_k: shape.1,
+            workers: shape.2,
+            placing: Placing::ALL[shape.3],
+            tokens: load.0,
+            skew: load.1,
+            padded: load.2,
+            capacity: CapacityConfig {
+                factor: overflow.0,
+                overflow: overflow.1,
+                min_capacity,
+            },
+            exchange: if links.0 {
+                ExchangeKind::Star
+            } else {
+                ExchangeKind::AllToAll
+            },
+            credits: links.1,
+            chunk_bytes: links.2,
+            seed: links.3,
+        },
+    )
+}
+
+/// Up to two workers that fail.
+fn faults() -> impl Strategy<Value = Vec<(u32, usize, bool)>> {
+    prop::collection::vec((0..12u32, 0..6usize, any::<bool>()), 1..3)
+}
+
+// === impl Case ===
+
+impl Case {
+    fn placement(&self) -> Placement {
+        self.placing
+            .place(self.experts, self.workers, self.seed)
+            .unwrap()
+    }
+
+    fn bus(&self, kind: ExpertKind, on_loss: OnLoss) -> Bus {
+        let model = Model::synthetic(SyntheticSpec {
+            hidden: HIDDEN,
+            ffn: 3,
+            experts: self.experts,
+            top_k: self.top_k,
+            kind,
+            seed: 1,
+            dtype: Format::F32,
+        });
+        let mut setup = BusSetup::new(self.placement(), self.exchange);
+        setup.capacity = self.capacity;
+        setup.credits = self.credits;
+        setup.chunk_bytes = self.chunk_bytes;
+        setup.on_loss = on_loss;
+        setup.echoes = self.seed.is_multiple_of(2);
+        Bus::new(Parts::load(model.source.as_ref()), setup)
+    }
+
+    /// Choices as skewed as the case wants, each token's experts distinct.
+    fn route(&self) -> Route {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut unit = || f64::from(rng.next_u32()) / f64::from(u32::MAX);
+        let mut route = Route {
+            tokens: self.tokens,
+            top_k: self.top_k,
+            experts_total: self.experts,
+            logits: Vec::new(),
+            experts: Vec::new(),
+            weights: Vec::new(),
+            padding: None,
+        };
+        for _ in 0..self.tokens {
+            let mut left: Vec<u32> = (0..).take(self.experts).collect();
+            for _ in 0..self.top_k {
+                let mass = |expert: u32| f64::from(expert + 1).powi(-self.skew);
+                let total: f64 = left.iter().copied().map(mass).sum();
+                let mut aim = unit() * total;
+                let at = left.iter().position(|expert| {
+                    aim -= mass(*expert);
+                    aim <= 0.0
+                });
+                route
+                    .experts
+                    .push(left.remove(at.unwrap_or(left.len() - 1)));
+                route.weights.push((0.01 + unit()) as f32);
+            }
+        }
+        if self.padded {
+            route.padding = Some((0..self.tokens).map(|_| unit() < 0.3).collect());
+        }
+        route
+    }
+
+    fn x(&self) -> Vec<f32> {
+        inputs(self.seed ^ 1, self.tokens, HIDDEN, Format::F32)
+    }
+
+    fn faults(&self, drawn: &[(u32, usize, bool)]) -> Vec<Fault> {
+        let workers = u32::try_from(self.workers).unwrap();
+        let mut faults: Vec<Fault> = Vec::new();
+        for (worker, after, dies) in drawn {
+            let fault = Fault {
+                endpoint: 1 + worker % workers,
+                after: *after,
+                kind: if *dies {
+                    FaultKind::Dies
+                } else {
+                    FaultKind::Hangs
+                },
+            };
+            // A worker fails once.
+            if faults.iter().all(|one| one.endpoint != fault.endpoint) {
+                faults.push(fault);
+            }
+        }
+        faults
+    }
+}
+
+/// The law, and that outputs are those of the choices that were computed.
+fn check(case: &Case, bus: &Bus, step: &BusStep) {
+    let admitted = admit(&step.route, &case.capacity).unwrap().fates;
+    step.overflow.check_conservation().unwrap();
+    let totals = step.overflow.totals();
+    let choices = case.tokens * case.top_k;
+    assert_eq!(totals.assigned, choices as u64);
+    let parts = totals.computed + totals.rerouted + totals.dropped + totals.skipped + totals.lost;
+    assert_eq!(parts, choices as u64);
+    let weight: f64 = step.route.weights.iter().map(|one| f64::from(*one)).sum();
+    let accounted = totals.computed_weight
+        + totals.rerouted_weight
+        + totals.dropped_weight
+        + totals.skipped_weight
+        + totals.lost_weight;
+    assert!(
+        (weight - accounted).abs() <= 1e-9 * (1.0 + weight),
+        "{weight} {accounted}"
+    );
+    for (admitted, fate) in admitted.iter().zip(&step.fates) {
+        // Losses take from what was admitted, and from nothing else.
+        let taken = *admitted == Fate::Computed && *fate == Fate::Lost;
+        assert!(taken || admitted == fate, "{admitted} became {fate}");
+    }
+    let expected = bus
+        .parts
+        .forward(bus.setup.wire, &case.x(), &step.route, &step.fates);
+    same_bits(&step.output, &expected, "outputs of the computed choices");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(256)
+    })]
+
+    #[test]
+    fn nothing_is_lost_where_nothing_fails(case in cases()) {
+        let bus = case.bus(ExpertKind::Swiglu, OnLoss::Fail);
+        let step = bus.step_routed(&case.x(), case.route(), case.seed, &[]).unwrap();
+        check(&case, &bus, &step);
+        prop_assert_eq!(step.overflow.totals().lost, 0);
+        prop_assert_eq!(&step.carried, &step.planned_links());
+        prop_assert_eq!(step.local_bytes, step.planned.local_bytes);
+        prop_assert!(step.took_ns < bus.setup.deadline_ns / 2);
+    }
+
+    #[test]
+    fn what_fails_is_counted_as_lost(case in cases(), drawn in faults()) {
+        let faults = case.faults(&drawn);
+        let bus = case.bus(ExpertKind::Identity, OnLoss::Drop);
+        let step = bus.step_routed(&case.x(), case.route(), case.seed, &faults).unwrap();
+        check(&case, &bus, &step);
+        prop_assert!(step.took_ns <= bus.setup.deadline_ns);
+        let placement = case.placement();
+        let homes = shard_ranges(case.tokens, case.workers);
+        let failed = |worker: usize| faults.iter().any(|one| one.endpoint as usize == worker + 1);
+        for (at, fate) in step.fates.iter().enumerate() {
+            let token = at / case.top_k;
+            let host = placement.primary(step.route.experts[at] as usize) as usize;
+            let home = homes.iter().position(|range| range.contains(&token)).unwrap();
+            let reach = failed(host)
+                || (case.exchange == ExchangeKind::AllToAll && failed(home));
+            prop_assert!(*fate != Fate::Lost || reach, "choice {at} lost on healthy workers");
+            // A host that never answered anybody lost everything.
+            let mute = faults.iter().any(|one| one.endpoint as usize == host + 1 && one.after == 0);
+            prop_assert!(!mute || *fate != Fate::Computed, "choice {at} computed by nobody");
+        }
+    }
+
+    #[test]
+    fn what_fails_is_named(case in cases(), drawn in faults()) {
+        let faults = case.faults(&drawn);
+        let bus = case.bus(ExpertKind::Identity, OnLoss::Fail);
+        match bus.step_routed(&case.x(), case.route(), case.seed, &faults) {
+            // It failed too late to matter.
+            Ok(step) => {
+                check(&case, &bus, &step);
+                prop_assert_eq!(step.overflow.totals().lost, 0);
+            }
+            Err(error) => {
+                let at_fault = faults.iter().any(|one| one.endpoint == error.endpoint());
+                prop_assert!(at_fault, "{}", error);
+                let worker = format!("worker-{}", error.endpoint() - 1);
+                prop_assert!(error.to_string().contains(&worker), "{}", error);
+                prop_assert!(matches!(error, StepError::Lost { .. }), "{}", error);
+            }
+        }
+    }
+}
+
+/// The corners that a random draw may miss.
+#[test]
+fn corners() {
+    let plain = Case {
+        experts: 5,
+        top_k: 2,
+        workers: 3,
+        placing: Placing::Contiguous,
+        tokens: 9,
+        skew: 0,
+        padded: false,
+        capacity: CapacityConfig::default(),
+        exchange: ExchangeKind::AllToAll,
+        credits: 1,
+        chunk_bytes: 1,
+        seed: 2,
+    };
+    let corners = [
+        Case {
+            tokens: 0,
+            ..plain.clone()
+        },
+        Case {
+            tokens: 1,
+            ..plain.clone()
+        },
+        Case {
+            top_k: 5,
+            ..plain.clone()
+        },
+        Case {
+            workers: 11,
+            ..plain.clone()
+        },
+        Case {
+            experts: 1,
+            top_k: 1,
+            workers: 4,
+            ..plain.clone()
+        },
+        plain,
+    ];
+    for corner in corners {
+        for exchange in [ExchangeKind::Star, ExchangeKind::AllToAll] {
+            let case = Case {
+                exchange,
+                ..corner.clone()
+            };
+            let bus = case.bus(ExpertKind::Mlp, OnLoss::Fail);
+            let step = bus.step_routed(&case.x(), case.route(), 3, &[]).unwrap();
+            check(&case, &bus, &step);
+            assert_eq!(step.carried, step.planned_links(), "{case:?}");
+        }
+    }
+}
