@@ -1,0 +1,57 @@
+//! What is driven through a layer, and how often.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use expertmesh_bench::workload::Pattern;
+
+use crate::args::values::{at_least_one, parsed, whole};
+
+/// Token rows of a step.
+pub(crate) const TOKENS: usize = 64;
+/// Recorded steps: 100 is where the 90th percentile begins to mean something.
+pub(crate) const STEPS: u64 = 100;
+/// Steps before them: first touches of buffers, caches and clocks.
+pub(crate) const WARMUP: u64 = 10;
+
+/// The flags that say what is driven; `None` for absent ones.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "Load")]
+pub(crate) struct LoadArgs {
+    /// Token rows of a step [default: 64]
+    #[arg(long, value_name = "T", conflicts_with = "input")]
+    #[arg(value_parser = at_least_one::<NonZeroUsize>)]
+    pub(crate) tokens: Option<NonZeroUsize>,
+    /// Recorded steps [default: 100]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub(crate) steps: Option<u64>,
+    /// Steps before them, which no figure counts [default: 10]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub(crate) warmup: Option<u64>,
+    /// How tokens spread over the experts of a synthetic layer: balanced, zipf (= zipf:1),
+    /// zipf:S, hot (= hot:0.5) or hot:SHARE; or normal: Gaussian rows, any layer
+    /// [default: balanced; normal for a checkpoint]
+    #[arg(long, value_name = "PATTERN", conflicts_with = "input")]
+    #[arg(value_parser = parsed::<Pattern>)]
+    pub(crate) workload: Option<Pattern>,
+    /// Safetensors file whose hidden_states are the input of every step
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+}
+
+// === impl LoadArgs ===
+
+impl LoadArgs {
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens.map_or(TOKENS, usize::from)
+    }
+
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.unwrap_or(STEPS)
+    }
+
+    pub(crate) fn warmup(&self) -> u64 {
+        self.warmup.unwrap_or(WARMUP)
+    }
+}

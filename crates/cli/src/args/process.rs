@@ -1,0 +1,51 @@
+//! The processes of a cluster on this machine.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::args::values::{Wait, at_least_one, parsed};
+use crate::cluster::WorkerOptions;
+use crate::logging::LogFormat;
+
+/// Workers, unless told otherwise.
+pub(crate) const WORKERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+/// How long processes may take to come up: reading a layer's experts from a slow disk counts.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The flags that say which processes are started; `None` for absent ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Processes")]
+pub(crate) struct ProcessArgs {
+    /// Worker processes [default: 4]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// Compute threads of each process [default: the cores dealt out to workers, at least 1]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Longest wait for the processes to come up, loading experts included [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = parsed::<Wait>)]
+    pub(crate) start_timeout: Option<Wait>,
+}
+
+// === impl ProcessArgs ===
+
+impl ProcessArgs {
+    /// The workers that the flags ask for.
+    pub(crate) fn options(&self, log_format: LogFormat) -> WorkerOptions {
+        let count = self.workers.unwrap_or(WORKERS);
+        WorkerOptions {
+            count,
+            threads: self.threads.unwrap_or_else(|| threads_each(count)),
+            patience: self.start_timeout.map_or(PATIENCE, |wait| wait.0),
+            log_format,
+        }
+    }
+}
+
+/// The cores of this machine dealt out to `workers` workers, at least one each.
+fn threads_each(workers: NonZeroUsize) -> NonZeroUsize {
+    let cores = crate::commands::cores();
+    NonZeroUsize::new(cores.get() / workers.get()).unwrap_or(NonZeroUsize::MIN)
+}

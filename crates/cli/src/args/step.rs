@@ -1,0 +1,164 @@
+//! How a step runs: placement, exchange, capacity, and what happens when a worker is lost.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use expertmesh_coordinator::Defaults;
+use expertmesh_exchange::{ExchangeKind, OnLoss};
+use expertmesh_kernels::Format;
+use expertmesh_placement::{Placement, Strategy};
+use expertmesh_routing::{CapacityConfig, Overflow};
+
+use crate::args::values::{Combine, PlacementChoice, Wait, at_least_one, parsed, push, whole};
+use crate::error::Failure;
+
+/// The flags that say how a step runs; `None` for absent ones.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "Step")]
+pub(crate) struct StepArgs {
+    /// Which worker holds which expert: contiguous, round-robin, shuffled, or a TOML file with a
+    /// table such as `experts = [[0], [1], [0, 1]]` [default: contiguous]
+    #[arg(long, value_name = "RULE", value_parser = parsed::<PlacementChoice>)]
+    pub(crate) placement: Option<PlacementChoice>,
+    /// How rows travel: star, all-to-all, or auto once a calibration exists [default: all-to-all]
+    #[arg(long, value_name = "KIND", value_parser = parsed::<ExchangeKind>)]
+    pub(crate) exchange: Option<ExchangeKind>,
+    /// Where results are added up: exact [default: exact]
+    #[arg(long, value_name = "HOW", value_parser = parsed::<Combine>)]
+    pub(crate) combine: Option<Combine>,
+    /// Choices that an expert accepts in a step, as a multiple of an even share
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    pub(crate) capacity_factor: Option<f64>,
+    /// What exceeds the capacity: dropless, drop (= drop-position) or drop-weight
+    /// [default: dropless, with a capacity factor drop-position]
+    #[arg(long, value_name = "POLICY", value_parser = parsed::<Overflow>)]
+    pub(crate) overflow: Option<Overflow>,
+    /// Choices that an expert accepts whatever the factor [default: 0]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
+    pub(crate) min_capacity: Option<u32>,
+    /// Number format of rows on the wire: f32 or bf16 [default: as --dtype]
+    #[arg(long, value_name = "FORMAT", value_parser = parsed::<Format>)]
+    pub(crate) wire_dtype: Option<Format>,
+    /// When a worker is lost: fail the step, or drop its choices and count them [default: fail]
+    #[arg(long, value_name = "POLICY", value_parser = parsed::<OnLoss>)]
+    pub(crate) on_loss: Option<OnLoss>,
+    /// Longest time of a step, such as 30s or 500ms [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parsed::<Wait>)]
+    pub(crate) deadline: Option<Wait>,
+    /// Chunks that may be under way from a home to one worker [default: 4]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
+    pub(crate) credits: Option<NonZeroUsize>,
+    /// Longest frame that rows are cut to, bytes [default: 1047552]
+    #[arg(long, value_name = "BYTES", value_parser = at_least_one::<NonZeroUsize>)]
+    pub(crate) chunk_bytes: Option<NonZeroUsize>,
+}
+
+/// How a step runs, with every choice made.
+#[derive(Debug, Clone)]
+pub(crate) struct StepOptions {
+    pub(crate) placement: Placement,
+    pub(crate) exchange: ExchangeKind,
+    pub(crate) capacity: CapacityConfig,
+    pub(crate) wire_dtype: Format,
+    pub(crate) on_loss: OnLoss,
+    pub(crate) deadline: Wait,
+    pub(crate) credits: usize,
+    pub(crate) chunk_bytes: usize,
+}
+
+// === impl StepArgs ===
+
+impl StepArgs {
+    /// Makes every choice for a layer of `experts` experts on `workers` workers.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] for flags that contradict each other and placement files that do not fit.
+    pub(crate) fn resolve(
+        &self,
+        experts: usize,
+        workers: usize,
+        dtype: Format,
+        seed: u64,
+    ) -> Result<StepOptions, Failure> {
+        let capacity = self.capacity()?;
+        Ok(StepOptions {
+            placement: self.place(experts, workers, seed)?,
+            exchange: self.exchange.unwrap_or_default(),
+            capacity,
+            wire_dtype: self.wire_dtype.unwrap_or(dtype),
+            on_loss: self.on_loss.unwrap_or_default(),
+            deadline: self.deadline.unwrap_or(Wait(Defaults::DEADLINE)),
+            credits: self.credits.map_or(Defaults::CREDITS, usize::from),
+            chunk_bytes: self.chunk_bytes.map_or(Defaults::CHUNK_BYTES, usize::from),
+        })
+    }
+
+    /// The placement alone.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub(crate) fn place(
+        &self,
+        experts: usize,
+        workers: usize,
+        seed: u64,
+    ) -> Result<Placement, Failure> {
+        let strategy = PlacementChoice::Strategy(Strategy::default());
+        match self.placement.as_ref().unwrap_or(&strategy) {
+            PlacementChoice::Strategy(strategy) => Ok(strategy.place(experts, workers, seed)?),
+            PlacementChoice::File(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    Failure::input(format!("cannot read {}: {error}", path.display()))
+                })?;
+                Placement::parse_toml(&text, experts, workers)
+                    .map_err(|error| Failure::input(format!("{}: {error}", path.display())))
+            }
+        }
+    }
+
+    /// A factor alone drops by position; without one nothing is dropped.
+    fn capacity(&self) -> Result<CapacityConfig, Failure> {
+        let usual = match self.capacity_factor {
+            Some(_) => Overflow::DropPosition,
+            None => Overflow::Dropless,
+        };
+        let overflow = self.overflow.unwrap_or(usual);
+        if overflow == Overflow::Dropless && self.min_capacity.is_some() {
+            return Err(Failure::input(
+                "--min-capacity has no meaning with --overflow dropless; add --capacity-factor",
+            ));
+        }
+        let config = CapacityConfig {
+            factor: self.capacity_factor,
+            overflow,
+            min_capacity: self.min_capacity.unwrap_or(0),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The flags again, for a child process.
+    pub(crate) fn to_argv(&self) -> Vec<OsString> {
+        let mut argv = Vec::new();
+        push(&mut argv, "--placement", self.placement.as_ref());
+        push(&mut argv, "--exchange", self.exchange);
+        push(&mut argv, "--combine", self.combine);
+        push(&mut argv, "--capacity-factor", self.capacity_factor);
+        push(&mut argv, "--overflow", self.overflow);
+        push(&mut argv, "--min-capacity", self.min_capacity);
+        push(&mut argv, "--wire-dtype", self.wire_dtype);
+        push(&mut argv, "--on-loss", self.on_loss);
+        push(&mut argv, "--deadline", self.deadline);
+        push(&mut argv, "--credits", self.credits);
+        push(&mut argv, "--chunk-bytes", self.chunk_bytes);
+        argv
+    }
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
+        _ => Err("expected a finite number above 0, such as 1.25".to_owned()),
+    }
+}

@@ -1,0 +1,96 @@
+//! `expertmesh coordinator`: a gate over a set of workers, served to clients.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use clap::Args;
+use expertmesh_coordinator::{Coordinator, CoordinatorConfig, CoordinatorService};
+use expertmesh_transport::{LinkOptions, Listener, serve_coordinator};
+
+use crate::args::model::ModelArgs;
+use crate::args::step::StepArgs;
+use crate::args::values::{at_least_one, whole};
+use crate::cluster::{Ready, Role, die_with_parent};
+use crate::commands::cores;
+use crate::error::Failure;
+use crate::signals::Signals;
+
+/// Flags of `coordinator`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, against two workers that are up:
+  expertmesh coordinator --listen 127.0.0.1:7500 --workers 10.0.0.7:7400,10.0.0.8:7400 \\
+      --model Mixtral-8x7B-v0.1 --layer 0 --dtype bf16
+  expertmesh run --coordinator 127.0.0.1:7500 --input in.safetensors --output out.safetensors
+
+Prints one line of JSON when the workers hold their experts and it serves:
+  {\"role\":\"coordinator\",\"name\":\"coordinator\",\"address\":\"127.0.0.1:7500\",\"pid\":4712}
+SIGTERM or Ctrl-C stops it; the workers free the layer and stay.")]
+pub(crate) struct CoordinatorArgs {
+    /// Address to serve clients on; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Addresses of the workers, separated by commas
+    #[arg(long, value_name = "HOST:PORT", required = true, value_delimiter = ',')]
+    workers: Vec<String>,
+    /// Name in logs
+    #[arg(long, value_name = "NAME", default_value = "coordinator")]
+    name: String,
+    /// Compute threads for the gate and long combines [default: all cores]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
+    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    step: StepArgs,
+    /// Process to die with; its launcher says so
+    #[arg(long, value_name = "PID", hide = true, value_parser = whole::<u32>)]
+    die_with_parent: Option<u32>,
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`Failure`] if the layer, the workers or the address cannot be used.
+pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
+    let mut signals = Signals::take()?;
+    args.die_with_parent.map_or(Ok(()), die_with_parent)?;
+    let model = args.model.resolve()?;
+    let experts = model.source.spec().experts;
+    let step = args
+        .step
+        .resolve(experts, args.workers.len(), model.dtype, model.seed)?;
+    let options = LinkOptions::default();
+    // Bound first: a port that is taken is told before the workers load anything.
+    let listener = Listener::bind(&args.listen, &options)?;
+    let config = CoordinatorConfig {
+        name: args.name.clone(),
+        workers: args.workers,
+        source: model.source,
+        model: model.wire,
+        placement: step.placement,
+        exchange: step.exchange,
+        wire_dtype: step.wire_dtype,
+        capacity: step.capacity,
+        on_loss: step.on_loss,
+        deadline: step.deadline.0,
+        chunk_bytes: step.chunk_bytes,
+        credits: step.credits,
+        threads: args.threads.unwrap_or_else(cores).get(),
+        options,
+    };
+    let coordinator = tokio::select! {
+        connected = Coordinator::connect(config) => connected?,
+        signal = signals.next() => {
+            tracing::info!(signal, "coordinator stops before it served");
+            return Ok(());
+        }
+    };
+    let service = CoordinatorService::new(Arc::new(coordinator));
+    Ready::new(Role::Coordinator, &args.name, listener.local_addr()).announce()?;
+    let stopped = async move {
+        let signal = signals.next().await;
+        tracing::info!(signal, "coordinator stops");
+    };
+    listener.health().set_ready(true);
+    Ok(serve_coordinator(listener, Arc::new(service), stopped).await?)
+}

@@ -1,0 +1,225 @@
+//! `expertmesh launch`: a cluster of processes on this machine, driven and measured.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use expertmesh_bench::drive::{DriveOptions, Driven, drive};
+use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
+use expertmesh_checkpoint::LayerSpec;
+use expertmesh_experts::synthetic_gate;
+use expertmesh_report::terminal;
+use expertmesh_transport::{CoordinatorClient, LinkOptions};
+use expertmesh_wire::v1;
+
+use crate::args::load::LoadArgs;
+use crate::args::model::{Model, ModelArgs};
+use crate::args::process::ProcessArgs;
+use crate::args::step::{StepArgs, StepOptions};
+use crate::args::values::push;
+use crate::cluster::{LocalCluster, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
+use crate::error::Failure;
+use crate::logging::LogFormat;
+use crate::output::print;
+use crate::progress::Progress;
+use crate::report::{ReportFile, of_run};
+use crate::signals::{Signals, interrupted};
+use crate::tensors::Hidden;
+
+/// Flags of `launch`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+#[command(after_help = "Examples:
+  expertmesh launch
+  expertmesh launch --workers 3 --experts 16 --top-k 4 --exchange star --workload zipf:1.2
+  expertmesh launch --model Mixtral-8x7B-v0.1 --layer 0 --dtype bf16 --report report.json
+  expertmesh launch --capacity-factor 1.25 --workload hot:0.4
+  expertmesh launch --config cluster/local.toml --workers 2 --stay
+
+A run is a function of its flags: the digest at its end is the same for any number of workers,
+any placement, either exchange and any number of threads. Ctrl-C stops every process.")]
+pub(crate) struct LaunchArgs {
+    /// TOML file whose keys are the names of these flags; flags override it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address of the coordinator; port 0 takes a free one [default: 127.0.0.1:0]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Keep the cluster up after the report, for `expertmesh run --coordinator`, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+    /// Also write the report to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    processes: ProcessArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    step: StepArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+#[cfg(test)]
+impl LaunchArgs {
+    /// What a coordinator process is told of these flags.
+    pub(crate) fn layer_and_step(&self) -> (&ModelArgs, &StepArgs) {
+        (&self.model, &self.step)
+    }
+}
+
+/// Everything that the flags ask for, checked before a process is started.
+struct Plan {
+    workers: WorkerOptions,
+    model: Model,
+    step: StepOptions,
+    workload: Workload,
+    report: Option<ReportFile>,
+}
+
+/// Runs the cluster, and stops it however the run ends.
+///
+/// # Errors
+/// [`Failure`] of a start, a step or a process; none of them leaves a process behind.
+pub(crate) async fn run(args: LaunchArgs, log_format: LogFormat) -> Result<(), Failure> {
+    let mut signals = Signals::take()?;
+    let plan = plan(&args, log_format)?;
+    let mut group = ProcessGroup::new();
+    let outcome = tokio::select! {
+        biased;
+        signal = signals.next() => Err(interrupted(signal)),
+        outcome = start_and_drive(&args, &plan, &mut group) => outcome,
+    };
+    let outcome = match outcome {
+        Ok(cluster) if args.stay => stay(&cluster, &plan, &mut group, &mut signals).await,
+        Ok(_) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+    group.stop().await;
+    outcome
+}
+
+fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
+    if args.load.steps() == 0 && !args.stay {
+        return Err(Failure::input(
+            "--steps is 0, expected at least 1 unless --stay keeps the cluster up for others",
+        ));
+    }
+    let workers = args.processes.options(log_format);
+    let model = args.model.resolve()?;
+    let spec = model.source.spec();
+    let step = args
+        .step
+        .resolve(spec.experts, workers.count.get(), model.dtype, model.seed)?;
+    Ok(Plan {
+        workers,
+        workload: workload(&args.load, spec, model.seed)?,
+        report: args.report.as_deref().map(ReportFile::at).transpose()?,
+        model,
+        step,
+    })
+}
+
+fn workload(load: &LoadArgs, spec: &LayerSpec, seed: u64) -> Result<Workload, Failure> {
+    let mut shape = WorkloadShape {
+        tokens: load.tokens(),
+        hidden: spec.hidden,
+        experts: spec.experts,
+        top_k: spec.top_k,
+    };
+    if let Some(file) = &load.input {
+        let hidden = Hidden::read(file)?;
+        hidden.check_hidden(spec.hidden)?;
+        shape.tokens = hidden.tokens;
+        let name = file.display().to_string();
+        return Ok(Workload::fixed(name, shape, hidden.rows, hidden.padding)?);
+    }
+    let is_synthetic = spec.family == "synthetic";
+    let usual = if is_synthetic {
+        Pattern::Balanced
+    } else {
+        Pattern::Normal
+    };
+    let pattern = load.workload.unwrap_or(usual);
+    let gate = (is_synthetic && pattern != Pattern::Normal)
+        .then(|| synthetic_gate(spec.experts, spec.hidden, seed, spec.layer));
+    Ok(Workload::new(pattern, shape, seed, gate)?)
+}
+
+/// Brings the cluster up, drives it and prints the report. The cluster is up when it returns.
+async fn start_and_drive(
+    args: &LaunchArgs,
+    plan: &Plan,
+    group: &mut ProcessGroup,
+) -> Result<LocalCluster, Failure> {
+    let cluster = start_cluster(group, &plan.workers, coordinator_flags(args)).await?;
+    if args.load.steps() > 0 {
+        let work = drive_cluster(&args.load, plan, &cluster);
+        let (driven, described) = while_all_live(work, group, plan.step.on_loss).await?;
+        tell(driven, &described, plan.report.as_ref())?;
+    }
+    Ok(cluster)
+}
+
+async fn drive_cluster(
+    load: &LoadArgs,
+    plan: &Plan,
+    cluster: &LocalCluster,
+) -> Result<(Driven, v1::ClusterReply), Failure> {
+    let address = &cluster.coordinator.address;
+    let client = CoordinatorClient::connect(address, &LinkOptions::default()).await?;
+    let described = client.cluster(v1::ClusterRequest {}).await?;
+    let tokens = plan.workload.shape().tokens;
+    let options = DriveOptions {
+        steps: load.steps(),
+        warmup: load.warmup(),
+        seed: plan.model.seed,
+        model: plan.model.describe(),
+        shape: Some(plan.model.shape(tokens, plan.step.wire_dtype)),
+    };
+    let progress = Progress::steps(options.warmup + options.steps);
+    let on_step = |recorded| progress.step(recorded);
+    let driven = drive(&client, &described, &plan.workload, &options, on_step).await?;
+    Ok((driven, described))
+}
+
+fn tell(
+    driven: Driven,
+    cluster: &v1::ClusterReply,
+    file: Option<&ReportFile>,
+) -> Result<(), Failure> {
+    let Driven { run, skew } = driven;
+    let report = of_run(run, &cluster.endpoints);
+    let page = terminal(&report);
+    print(&format!("{page}  {:<16}  measured: {skew}\n", "skew"))?;
+    file.map_or(Ok(()), |file| file.write(&report))
+}
+
+/// Keeps the cluster up for clients until a signal, which is the good end of it.
+async fn stay(
+    cluster: &LocalCluster,
+    plan: &Plan,
+    group: &mut ProcessGroup,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let address = &cluster.coordinator.address;
+    print(&format!(
+        "\nThe cluster stays up; its coordinator is at {address}. Ctrl-C stops it. For example:\n  \
+         expertmesh run --coordinator {address} --input IN.safetensors --output OUT.safetensors\n"
+    ))?;
+    let forever = std::future::pending::<Result<(), Failure>>();
+    tokio::select! {
+        biased;
+        _ = signals.next() => Ok(()),
+        ended = while_all_live(forever, group, plan.step.on_loss) => ended,
+    }
+}
+
+/// The flags of the coordinator process.
+fn coordinator_flags(args: &LaunchArgs) -> Vec<OsString> {
+    let mut flags = args.model.to_argv();
+    flags.extend(args.step.to_argv());
+    push(&mut flags, "--listen", args.listen.as_ref());
+    flags
+}

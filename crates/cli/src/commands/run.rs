@@ -1,0 +1,259 @@
+//! `expertmesh run`: hidden states from a file through one layer, results to a file.
+
+mod agree;
+mod results;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use expertmesh_bench::drive::{DriveError, Meter, forward_request, identity, with_deadline};
+use expertmesh_telemetry::Shape;
+use expertmesh_transport::{CoordinatorClient, LinkOptions};
+use expertmesh_wire::v1;
+
+use crate::args::model::{Model, ModelArgs};
+use crate::args::process::ProcessArgs;
+use crate::args::step::{StepArgs, StepOptions};
+use crate::cluster::{ProcessGroup, start_cluster, while_all_live};
+use crate::commands::run::agree::agree;
+use crate::commands::run::results::Results;
+use crate::error::Failure;
+use crate::logging::LogFormat;
+use crate::output::{check_place, print};
+use crate::report::{ReportFile, of_run};
+use crate::signals::{Signals, interrupted};
+use crate::tensors::Hidden;
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  expertmesh run --model Mixtral-8x7B-v0.1 --layer 0 --dtype bf16 --workers 2 \\
+      --input in.safetensors --output out.safetensors
+  expertmesh run --coordinator 127.0.0.1:7500 --input in.safetensors --output out.safetensors
+
+The input holds hidden_states [T, H] or [B, S, H], F32 or BF16, and may hold padding_mask
+(1 = padding: the token's choices are skipped) and attention_mask (for losses only).
+The output holds output (the input's shape, F32), router_logits [T, E] F32, topk_index [T, k] I32,
+executed_expert [T, k] I32 (-1: none), topk_weight [T, k] F32, fate [T, k] U8 (0 computed,
+1 rerouted, 2 dropped, 3 skipped, 4 lost) and aux.<name>, F32 scalars.")]
+pub(crate) struct RunArgs {
+    /// Safetensors file with hidden_states
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// A coordinator that is up, instead of a cluster for this run; flags that say which layer
+    /// and how a step runs must agree with it, or be absent
+    #[arg(long, value_name = "HOST:PORT")]
+    coordinator: Option<String>,
+    /// Also write a report to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    processes: ProcessArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    step: StepArgs,
+}
+
+/// Where the step runs.
+enum Place {
+    /// On a cluster that is up.
+    Up(String),
+    /// On one of its own.
+    Own(Box<Own>),
+}
+
+/// A cluster to start.
+struct Own {
+    model: Model,
+    step: StepOptions,
+}
+
+/// What the file holds, and where results go.
+struct Task {
+    hidden: Hidden,
+    output: PathBuf,
+    report: Option<ReportFile>,
+}
+
+/// Forwards the input and writes the output.
+///
+/// # Errors
+/// [`Failure`] of the input, the cluster or the step.
+pub(crate) async fn run(args: RunArgs, log_format: LogFormat) -> Result<(), Failure> {
+    let mut signals = Signals::take()?;
+    let place = place(&args)?;
+    check_place(&args.output)?;
+    let task = Task {
+        report: args.report.as_deref().map(ReportFile::at).transpose()?,
+        hidden: Hidden::read(&args.input)?,
+        output: args.output.clone(),
+    };
+    let mut group = ProcessGroup::new();
+    let work = async {
+        match &place {
+            Place::Up(address) => on_coordinator(&args, &task, address).await,
+            Place::Own(own) => on_own_cluster(&args, &task, own, &mut group, log_format).await,
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        signal = signals.next() => Err(interrupted(signal)),
+        outcome = work => outcome,
+    };
+    group.stop().await;
+    outcome
+}
+
+/// Decides where the step runs, and opens the layer if that is here.
+fn place(args: &RunArgs) -> Result<Place, Failure> {
+    if let Some(address) = &args.coordinator {
+        if args.processes != ProcessArgs::default() {
+            return Err(Failure::input(
+                "--workers, --threads and --start-timeout are for a cluster of this run's own; \
+                 drop them, or --coordinator",
+            ));
+        }
+        return Ok(Place::Up(address.clone()));
+    }
+    if args.model.model.is_none() {
+        return Err(Failure::input(
+            "no layer to run: give --model DIR and --layer N, or --coordinator HOST:PORT of a \
+             cluster that is up",
+        ));
+    }
+    let model = args.model.resolve()?;
+    let experts = model.source.spec().experts;
+    let workers = args.processes.options(LogFormat::default()).count.get();
+    let step = args
+        .step
+        .resolve(experts, workers, model.dtype, model.seed)?;
+    Ok(Place::Own(Box::new(Own { model, step })))
+}
+
+async fn on_coordinator(args: &RunArgs, task: &Task, address: &str) -> Result<(), Failure> {
+    let client = CoordinatorClient::connect(address, &LinkOptions::default()).await?;
+    let cluster = client.cluster(v1::ClusterRequest {}).await?;
+    agree(&args.model, &args.step, &cluster).map_err(|reason| {
+        Failure::input(format!(
+            "{reason}; the coordinator at {address} decides: drop the flag"
+        ))
+    })?;
+    let model = match cluster
+        .model
+        .as_ref()
+        .and_then(|model| model.source.as_ref())
+    {
+        Some(v1::model_source::Source::Checkpoint(from)) => {
+            format!(
+                "{} layer {} of {}",
+                cluster.family, from.layer, from.directory
+            )
+        }
+        _ => cluster.family.clone(),
+    };
+    let seed = args.model.seed.unwrap_or(match &cluster.model {
+        Some(v1::ModelSource {
+            source: Some(v1::model_source::Source::Synthetic(spec)),
+            ..
+        }) => spec.seed,
+        _ => 0,
+    });
+    let done = forward(&client, &cluster, task).await?;
+    done.tell(
+        task,
+        &cluster,
+        Layer {
+            seed,
+            model,
+            shape: None,
+        },
+    )
+}
+
+async fn on_own_cluster(
+    args: &RunArgs,
+    task: &Task,
+    own: &Own,
+    group: &mut ProcessGroup,
+    log_format: LogFormat,
+) -> Result<(), Failure> {
+    let Own { model, step } = own;
+    task.hidden.check_hidden(model.source.spec().hidden)?;
+    let mut flags: Vec<OsString> = args.model.to_argv();
+    flags.extend(args.step.to_argv());
+    let local = start_cluster(group, &args.processes.options(log_format), flags).await?;
+    let address = &local.coordinator.address;
+    let work = async {
+        let client = CoordinatorClient::connect(address, &LinkOptions::default()).await?;
+        let cluster = client.cluster(v1::ClusterRequest {}).await?;
+        let done = forward(&client, &cluster, task).await?;
+        Ok::<_, Failure>((done, cluster))
+    };
+    let (done, cluster) = while_all_live(work, group, step.on_loss).await?;
+    let layer = Layer {
+        seed: model.seed,
+        model: model.describe(),
+        shape: Some(model.shape(task.hidden.tokens, step.wire_dtype)),
+    };
+    done.tell(task, &cluster, layer)
+}
+
+/// The layer, for the report's identity.
+struct Layer {
+    seed: u64,
+    model: String,
+    shape: Option<Shape>,
+}
+
+/// A step that was run.
+struct Done {
+    meter: Meter,
+    results: Results,
+}
+
+async fn forward(
+    client: &CoordinatorClient,
+    cluster: &v1::ClusterReply,
+    task: &Task,
+) -> Result<Done, Failure> {
+    let hidden = &task.hidden;
+    hidden.check_hidden(cluster.hidden as usize)?;
+    let mut rows = hidden.rows.clone();
+    let padding = hidden.padding.as_deref();
+    let request = forward_request(cluster, hidden.tokens, &mut rows, padding, true);
+    let mut meter = Meter::new(cluster);
+    let started = Instant::now();
+    let reply = with_deadline(client, cluster).forward(request).await?;
+    meter.record(&reply, started.elapsed())?;
+    let results = Results::read(&reply, cluster, hidden)
+        .map_err(|reason| Failure::from(DriveError::Answer(reason)))?;
+    Ok(Done { meter, results })
+}
+
+// === impl Done ===
+
+impl Done {
+    /// Writes the output and the report, and prints a summary.
+    fn tell(self, task: &Task, cluster: &v1::ClusterReply, layer: Layer) -> Result<(), Failure> {
+        let Self { meter, results } = self;
+        results.write(&task.output, &task.hidden.shape)?;
+        let Layer { seed, model, shape } = layer;
+        let input = task.hidden.file.display().to_string();
+        let identity = identity(cluster, seed, &model, shape, &input)?;
+        let mut run = meter.finish(identity, 0);
+        run.losses = results.losses();
+        print(&results.summary(&run, &task.output))?;
+        let Some(file) = &task.report else {
+            return Ok(());
+        };
+        let report = of_run(run, &cluster.endpoints);
+        print(&format!("\n{}", expertmesh_report::terminal(&report)))?;
+        file.write(&report)
+    }
+}

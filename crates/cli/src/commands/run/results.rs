@@ -1,0 +1,212 @@
+//! What a step gave: tensors for the output file, and a summary for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use expertmesh_checkpoint::{CheckpointError, NamedTensor, TensorData, write};
+use expertmesh_coordinator::to_route;
+use expertmesh_kernels::{Format, decode_row};
+use expertmesh_report::human;
+use expertmesh_routing::loss::load_balancing_loss;
+use expertmesh_routing::{Fate, Route};
+use expertmesh_telemetry::Run;
+use expertmesh_wire::{format_from_wire, v1};
+
+use crate::tensors::Hidden;
+
+/// Columns of the name before a figure, as in the report.
+const LABEL: usize = 16;
+
+/// The answer of a step, decoded.
+#[derive(Debug)]
+pub(super) struct Results {
+    /// `[T, H]`.
+    output: Vec<f32>,
+    route: Route,
+    /// `[T, k]`.
+    fates: Vec<Fate>,
+    /// `[T, k]`, −1 where no expert computed the choice.
+    executed: Vec<i32>,
+    /// Auxiliary losses by name.
+    aux: Vec<(&'static str, f64)>,
+}
+
+// === impl Results ===
+
+impl Results {
+    /// Decodes `reply` to a request for `hidden` with routing.
+    ///
+    /// # Errors
+    /// Tables that are missing or whose lengths contradict the request, named.
+    pub(super) fn read(
+        reply: &v1::ForwardReply,
+        cluster: &v1::ClusterReply,
+        hidden: &Hidden,
+    ) -> Result<Self, String> {
+        let routing = reply.routing.as_ref().ok_or("`routing` is missing")?;
+        let (top_k, experts) = (cluster.top_k as usize, cluster.experts as usize);
+        let (route, fates) = to_route(routing, hidden.tokens, top_k, experts)?;
+        let output = words("output", &reply.output, hidden.rows.len())?;
+        let mut values = vec![0.0; hidden.rows.len()];
+        decode_row(Format::F32, output, &mut values);
+        let executed = words("executed_expert", &routing.executed_expert, fates.len())?;
+        let (executed, _) = executed.as_chunks::<4>();
+        let dtype = cluster.model.as_ref().map_or(0, |model| model.dtype);
+        let dtype = format_from_wire(dtype).ok_or("`model.dtype` is unknown")?;
+        let loss = |mask: Option<&[bool]>| {
+            load_balancing_loss(&[&route.logits], experts, top_k, mask, dtype)
+                .map_err(|error| error.to_string())
+        };
+        let mut aux = vec![("load_balancing_loss", loss(None)?)];
+        if let Some(mask) = &hidden.attention {
+            aux.push(("load_balancing_loss_masked", loss(Some(mask))?));
+        }
+        Ok(Self {
+            output: values,
+            executed: executed
+                .iter()
+                .map(|word| i32::from_le_bytes(*word))
+                .collect(),
+            route,
+            fates,
+            aux,
+        })
+    }
+
+    /// Writes the output file; `shape` is the input's.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] if it cannot be written.
+    pub(super) fn write(&self, path: &Path, shape: &[usize]) -> Result<(), CheckpointError> {
+        let Route {
+            tokens,
+            top_k,
+            experts_total,
+            ..
+        } = self.route;
+        let choices = vec![tokens, top_k];
+        // Experts are below 2²⁰.
+        let chosen: Vec<i32> = self.route.experts.iter().map(|e| e.cast_signed()).collect();
+        let fates: Vec<u8> = self.fates.iter().map(|fate| u8::from(*fate)).collect();
+        let aux: Vec<(String, [f32; 1])> = self
+            .aux
+            .iter()
+            .map(|(name, value)| (format!("aux.{name}"), [*value as f32]))
+            .collect();
+        let tensor = |name, shape, data| NamedTensor { name, shape, data };
+        let mut tensors = vec![
+            tensor("output", shape.to_vec(), TensorData::F32(&self.output)),
+            tensor(
+                "router_logits",
+                vec![tokens, experts_total],
+                TensorData::F32(&self.route.logits),
+            ),
+            tensor("topk_index", choices.clone(), TensorData::I32(&chosen)),
+            tensor(
+                "executed_expert",
+                choices.clone(),
+                TensorData::I32(&self.executed),
+            ),
+            tensor(
+                "topk_weight",
+                choices.clone(),
+                TensorData::F32(&self.route.weights),
+            ),
+            tensor("fate", choices, TensorData::U8(&fates)),
+        ];
+        tensors.extend(
+            aux.iter()
+                .map(|(name, value)| tensor(name.as_str(), Vec::new(), TensorData::F32(value))),
+        );
+        write(path, &tensors)
+    }
+
+    /// Losses by name, for the report.
+    pub(super) fn losses(&self) -> BTreeMap<String, f64> {
+        self.aux
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect()
+    }
+
+    /// The step in a few lines.
+    pub(super) fn summary(&self, run: &Run, output: &Path) -> String {
+        let Route {
+            tokens,
+            top_k,
+            experts_total,
+            ..
+        } = self.route;
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| {
+            let _ = writeln!(text, "  {name:<LABEL$}  {value}");
+        };
+        line("model", &run.identity.model);
+        line(
+            "cluster",
+            &format!(
+                "{}, {} exchange, {}",
+                workers(run.identity.workers),
+                run.identity.exchange,
+                run.identity.numerics
+            ),
+        );
+        line(
+            "tokens",
+            &format!("{tokens}, top-{top_k} of {experts_total} experts"),
+        );
+        line(
+            "step",
+            &format!(
+                "{}, of which exchange {}",
+                human::duration(run.latency_us.step.max),
+                human::duration(run.latency_us.exchange.max)
+            ),
+        );
+        line("choices", &choices(run));
+        for (name, value) in &self.aux {
+            line("loss", &format!("{name} {value:.6}"));
+        }
+        line("output digest", run.digest.as_deref().unwrap_or("none"));
+        line("written", &output.display().to_string());
+        text
+    }
+}
+
+fn workers(count: u32) -> String {
+    match count {
+        1 => "1 worker".to_owned(),
+        many => format!("{many} workers"),
+    }
+}
+
+/// `48 assigned: 40 computed, 8 dropped`
+fn choices(run: &Run) -> String {
+    let overflow = &run.overflow;
+    let fates = [
+        ("computed", overflow.computed),
+        ("rerouted", overflow.rerouted),
+        ("dropped", overflow.dropped),
+        ("skipped", overflow.skipped),
+        ("lost", overflow.lost),
+    ];
+    let told = fates
+        .iter()
+        .filter(|(name, count)| *count > 0 || *name == "computed")
+        .map(|(name, count)| format!("{count} {name}"));
+    let told: Vec<String> = told.collect();
+    format!("{} assigned: {}", overflow.assigned, told.join(", "))
+}
+
+/// `bytes`, if they are `count` words of four bytes.
+fn words<'a>(name: &str, bytes: &'a [u8], count: usize) -> Result<&'a [u8], String> {
+    if bytes.len() == count * 4 {
+        return Ok(bytes);
+    }
+    Err(format!(
+        "`{name}` holds {} bytes, expected {}",
+        bytes.len(),
+        count * 4
+    ))
+}

@@ -1,0 +1,232 @@
+//! Real input, known answer: four families through `expertmesh run`.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail their test"
+)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{golden, stdout, text};
+use expertmesh_checkpoint::TensorFile;
+
+const CASES: [&str; 4] = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"];
+
+fn run(case: &str, output: &Path, more: &[&str]) -> TensorFile {
+    let model = golden(case);
+    let input = model.join("input.safetensors");
+    let mut args = vec![
+        "run",
+        "--model",
+        text(&model),
+        "--layer",
+        "1",
+        "--input",
+        text(&input),
+    ];
+    args.extend(["--output", text(output)]);
+    args.extend(more);
+    stdout(&args);
+    TensorFile::open(output).unwrap()
+}
+
+fn expected(case: &str) -> TensorFile {
+    TensorFile::open(&golden(case).join("expected.safetensors")).unwrap()
+}
+
+fn f32s(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<f32>) {
+    file.f32(name).unwrap()
+}
+
+/// Experts of every token, ascending: slot order is not part of the reference.
+fn sorted(file: &TensorFile, name: &str) -> Vec<Vec<i64>> {
+    let (shape, values) = file.i64(name).unwrap();
+    let rows = values.chunks_exact(shape[1]);
+    rows.map(|row| {
+        let mut row = row.to_vec();
+        row.sort_unstable();
+        row
+    })
+    .collect()
+}
+
+/// The largest difference, relative to the largest expected value.
+fn worst(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let largest = expected
+        .iter()
+        .fold(0.0_f32, |max, value| max.max(value.abs()));
+    let differences = got.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max) / largest
+}
+
+/// For every case on 1, 2 and 3 workers with both exchanges.
+fn everywhere(dtype: &str, check: impl Fn(&str, &TensorFile, &TensorFile)) {
+    let directory = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let expected = expected(case);
+        let mut first: Option<Vec<u8>> = None;
+        for workers in ["1", "2", "3"] {
+            for exchange in ["star", "all-to-all"] {
+                let output = directory.path().join("out.safetensors");
+                let more = [
+                    "--workers",
+                    workers,
+                    "--exchange",
+                    exchange,
+                    "--dtype",
+                    dtype,
+                ];
+                let got = run(case, &output, &more);
+                check(case, &got, &expected);
+                let bytes = std::fs::read(&output).unwrap();
+                let first = first.get_or_insert_with(|| bytes.clone());
+                assert_eq!(*first, bytes, "{case}: {workers} workers, {exchange}");
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_agrees_with_the_reference() {
+    everywhere("f32", |case, got, expected| {
+        let (shape, output) = f32s(got, "output");
+        let (expected_shape, reference) = f32s(expected, "f32.output");
+        assert_eq!(shape, expected_shape, "{case}");
+        let off = worst(&output, &reference);
+        assert!(off <= 2e-5, "{case}: off by {off}");
+        assert_eq!(
+            sorted(got, "topk_index"),
+            sorted(expected, "f32.topk_index"),
+            "{case}"
+        );
+        assert_eq!(
+            sorted(got, "executed_expert"),
+            sorted(expected, "f32.topk_index"),
+            "{case}"
+        );
+        let off = worst(
+            &f32s(got, "router_logits").1,
+            &f32s(expected, "f32.router_logits").1,
+        );
+        assert!(off <= 2e-5, "{case}: logits off by {off}");
+        let weights = |values: Vec<f32>| {
+            let mut values = values;
+            values.sort_by(f32::total_cmp);
+            values
+        };
+        let off = worst(
+            &weights(f32s(got, "topk_weight").1),
+            &weights(f32s(expected, "f32.topk_weight").1),
+        );
+        assert!(off <= 2e-5, "{case}: weights off by {off}");
+        let (_, fates) = got.u8("fate").unwrap();
+        assert!(fates.iter().all(|fate| *fate == 0), "{case}");
+        for aux in ["aux.load_balancing_loss", "aux.load_balancing_loss_masked"] {
+            let (got, expected) = (f32s(got, aux), f32s(expected, aux));
+            assert_eq!(got.0, expected.0, "{case}: {aux}");
+            let off = worst(&got.1, &expected.1);
+            assert!(off <= 1e-5, "{case}: {aux} off by {off}");
+        }
+    });
+}
+
+#[test]
+fn bf16_rounds_where_the_reference_rounds() {
+    everywhere("bf16", |case, got, expected| {
+        let (_, output) = f32s(got, "output");
+        let (_, reference) = f32s(expected, "bf16.output_grouped_mm");
+        let off = worst(&output, &reference);
+        assert!(off <= 3e-2, "{case}: off by {off}");
+        let round = expertmesh_kernels::f32_to_bf16;
+        let pairs = output.iter().zip(&reference);
+        let equal = pairs.filter(|(a, b)| round(**a) == round(**b)).count();
+        let share = equal as f64 / output.len() as f64;
+        assert!(share >= 0.9, "{case}: {share} of the elements are equal");
+        assert_eq!(
+            sorted(got, "topk_index"),
+            sorted(expected, "bf16.topk_index"),
+            "{case}"
+        );
+    });
+}
+
+#[test]
+fn masks_and_capacity_decide_fates() {
+    let directory = tempfile::tempdir().unwrap();
+    let input = directory.path().join("in.safetensors");
+    let source = TensorFile::open(&golden("mixtral").join("input.safetensors")).unwrap();
+    let (shape, rows) = source.f32("hidden_states").unwrap();
+    let mut padding = vec![0_u8; 24];
+    padding[3] = 1;
+    padding[23] = 1;
+    let tensor = |name, shape: &[usize], data| expertmesh_checkpoint::NamedTensor {
+        name,
+        shape: shape.to_vec(),
+        data,
+    };
+    let tensors = [
+        tensor(
+            "hidden_states",
+            &shape,
+            expertmesh_checkpoint::TensorData::F32(&rows),
+        ),
+        tensor(
+            "padding_mask",
+            &[24],
+            expertmesh_checkpoint::TensorData::U8(&padding),
+        ),
+    ];
+    expertmesh_checkpoint::write(&input, &tensors).unwrap();
+    let (output, report) = (
+        directory.path().join("out.safetensors"),
+        directory.path().join("report.json"),
+    );
+    let model = golden("mixtral");
+    let page = stdout(&[
+        "run",
+        "--model",
+        text(&model),
+        "--layer",
+        "1",
+        "--input",
+        text(&input),
+        "--output",
+        text(&output),
+        "--report",
+        text(&report),
+        "--workers",
+        "3",
+        "--capacity-factor",
+        "0.5",
+    ]);
+    assert!(page.contains("4 skipped"), "{page}");
+    let got = TensorFile::open(&output).unwrap();
+    assert!(
+        !got.contains("aux.load_balancing_loss_masked"),
+        "no attention mask was given"
+    );
+    let (_, fates) = got.u8("fate").unwrap();
+    let (_, executed) = got.i64("executed_expert").unwrap();
+    let (_, chosen) = got.i64("topk_index").unwrap();
+    for (choice, fate) in fates.iter().enumerate() {
+        assert_eq!(*fate == 3, padding[choice / 2] == 1, "choice {choice}");
+        let ran = if *fate == 0 { chosen[choice] } else { -1 };
+        assert_eq!(executed[choice], ran, "choice {choice}");
+    }
+    let (_, values) = got.f32("output").unwrap();
+    let skipped = &values[3 * 32..4 * 32];
+    assert!(
+        skipped.iter().all(|value| *value == 0.0),
+        "padding adds nothing"
+    );
+    let run = &common::report(&report).runs[0];
+    assert_eq!(run.overflow.skipped, 4);
+    assert!(run.overflow.dropped > 0);
+    assert!(run.losses.contains_key("load_balancing_loss"));
+    run.overflow.check_conservation().unwrap();
+}
