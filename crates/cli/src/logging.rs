@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::error::Failure;
 
@@ -35,6 +36,8 @@ pub(crate) fn init(format: LogFormat) -> Result<(), Failure> {
     };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Steps are spans at `info`, their phases at `debug`: a line for each when it ends.
+        .with_span_events(FmtSpan::CLOSE)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(false).init(),

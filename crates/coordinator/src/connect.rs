@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use expertmesh_exchange::{
     COORDINATOR, ClockMap, ExchangeKind, HostTable, Limits, LossCause, OnLoss,
@@ -82,17 +83,13 @@ impl Coordinator {
             .collect();
         let workers: Vec<WorkerClient> =
             described.into_iter().map(|worker| worker.client).collect();
-        configure_all(&config, &workers, &endpoints, session).await?;
-        let engine = Arc::new(Engine::new(Arc::clone(&names), clocks));
-        let streams = open_all(&config.workers, session, &engine, &config.options, &names).await?;
-        engine.attach(streams);
-        if config.exchange == ExchangeKind::AllToAll {
-            for (worker, endpoint) in workers.iter().zip(&endpoints[1..]) {
-                worker
-                    .connect_peers(v1::ConnectRequest { session })
-                    .await
-                    .map_err(|source| at(endpoint, source))?;
-            }
+        let engine = Arc::new(Engine::new(names, clocks));
+        let up = bring_up(&config, &workers, &endpoints, session, &engine).await;
+        if let Err(error) = up {
+            // What came up goes down again: streams first, then what workers loaded.
+            engine.detach();
+            release_all(&workers, session).await;
+            return Err(error);
         }
         let watched = Arc::clone(&engine);
         let watchdog = tokio::spawn(async move {
@@ -210,6 +207,39 @@ async fn describe_all(config: &CoordinatorConfig) -> Result<Vec<Described>, Coor
         described.push(Described { client, reply });
     }
     Ok(described)
+}
+
+/// Loads, opens the streams, and has the workers open theirs.
+async fn bring_up(
+    config: &CoordinatorConfig,
+    workers: &[WorkerClient],
+    endpoints: &[v1::Endpoint],
+    session: u64,
+    engine: &Arc<Engine>,
+) -> Result<(), CoordinatorError> {
+    configure_all(config, workers, endpoints, session).await?;
+    let names = Arc::clone(&engine.names);
+    let streams = open_all(&config.workers, session, engine, &config.options, &names).await?;
+    engine.attach(streams);
+    if config.exchange == ExchangeKind::AllToAll {
+        for (worker, endpoint) in workers.iter().zip(&endpoints[1..]) {
+            let request = v1::ConnectRequest { session };
+            let connected = worker.connect_peers(request).await;
+            connected.map_err(|source| at(endpoint, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// Has every worker that can be reached forget the session.
+async fn release_all(workers: &[WorkerClient], session: u64) {
+    /// A worker that does not answer is what ended the bring-up, perhaps.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    for worker in workers {
+        let worker = worker.clone().with_call_timeout(PATIENCE);
+        // A worker that never had the session says so, which is what is wanted.
+        let _ = worker.release(v1::ReleaseRequest { session }).await;
+    }
 }
 
 /// All workers load at the same time.

@@ -46,13 +46,14 @@ impl Coordinator {
         let messages = self.floor_messages(step, ledger);
         let empty = ArcArray2::from_shape_fn((0, 0), |_| 0.0);
         let started = monotonic_ns();
+        let budget = u64::try_from(self.config.deadline.as_nanos()).unwrap_or(u64::MAX);
         let run = FloorRun {
             step,
             names: Arc::clone(&self.engine.names),
             awaited: messages.iter().map(|(endpoint, _)| *endpoint).collect(),
             outgoing: messages,
             started_ns: started,
-            deadline_ns: started + u64::try_from(self.config.deadline.as_nanos()).unwrap_or(0),
+            deadline_ns: started.saturating_add(budget),
             ended: None,
             told: false,
             last_ns: started,

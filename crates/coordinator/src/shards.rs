@@ -96,7 +96,8 @@ impl ShardsRun {
         let (tokens, choices) = (shard.tokens.len(), shard.plan.choices());
         match CombinedFrame::read(frame, tokens, choices, self.hidden, self.rule.dtype) {
             Ok(combined) => {
-                shard.combined = Some((combined, now_ns));
+                // Read before the lock was taken, `now_ns` may be older than the sending.
+                shard.combined = Some((combined, now_ns.max(shard.packed_ns)));
                 self.conductor.on_combined(at);
             }
             Err(error) => {
@@ -165,8 +166,7 @@ impl ShardsRun {
             shard: endpoint,
             ..self.tag
         };
-        let mut header = Header::new(FrameKind::Shard, tag, self.hidden, self.rule.row_format);
-        header.extent = 1;
+        let header = Header::new(FrameKind::Shard, tag, self.hidden, self.rule.row_format);
         let hidden = self.hidden as usize;
         let rows = &rows[shard.tokens.start * hidden..shard.tokens.end * hidden];
         let mut packed_ns = 0;

@@ -202,17 +202,6 @@ impl HomeRun {
         self.home.on_host_lost(endpoint, cause);
     }
 
-    /// Ends the step whatever the loss policy: the home itself cannot go on.
-    pub fn fail(&mut self, endpoint: u32, cause: LossCause) {
-        let name = crate::home::name_of(&self.setup.names, endpoint);
-        self.home.fail(StepError::Lost {
-            step: self.setup.tag.step,
-            endpoint,
-            name,
-            cause,
-        });
-    }
-
     /// Time passed.
     pub fn on_tick(&mut self, now_ns: u64) {
         self.home.on_tick(now_ns);

@@ -65,7 +65,7 @@ enum Patience {
 }
 
 /// Cohorts are remembered for chunks that come late, and forgotten beyond this number.
-const MOST_COHORTS: usize = 1024;
+const MOST_COHORTS: usize = 64;
 
 // === impl Host ===
 

@@ -43,8 +43,8 @@ pub struct CombinedFrame {
 
 /// Writes a `SHARD` frame for the tokens whose rows are `rows` `[tokens, hidden]`.
 ///
-/// `now_ns` reads the local clock once the rows are packed and gives it with what is left of the
-/// deadline.
+/// `stamp` is called once the rows are packed: now on the local clock, and what is left of the
+/// deadline then.
 pub fn write_shard(
     pool: &BufferPool,
     mut header: Header,

@@ -78,7 +78,7 @@ impl StreamSink for RequestSink {
         debug!(from = self.from, %reason, "stream to this worker ended");
         if self.from == COORDINATOR && self.is_first() {
             // Nobody else can use the session: its experts are freed.
-            self.sessions.remove(self.session.layer.session);
+            self.sessions.remove_same(&self.session);
         }
     }
 }

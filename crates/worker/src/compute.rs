@@ -1,6 +1,7 @@
 //! A batch of chunks, grouped by expert.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use expertmesh_exchange::RowsJob;
@@ -84,6 +85,22 @@ pub(crate) fn run_batch(
         blocks.into_iter().try_for_each(|block| block.run(format))?;
     }
     Ok(frames)
+}
+
+/// Runs an expert's code, which may be the embedding program's: a panic in it ends the work that it
+/// was for, with the reason, and not the worker.
+///
+/// # Errors
+/// What `work` says, or that it panicked.
+pub(crate) fn guarded<R>(work: impl FnOnce() -> Result<R, ExpertError>) -> Result<R, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(format!("it panicked: {}", text.unwrap_or_default()))
+        }
+    }
 }
 
 /// Groups the choices of all jobs by expert, in ascending order of expert, job and row.

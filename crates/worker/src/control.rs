@@ -95,7 +95,8 @@ impl WorkerControl for Control {
         let (count, bytes) = experts.fold((0u32, 0u64), |(n, b), one| {
             (n + 1, b + one.weight_bytes() as u64)
         });
-        let layer = layer(&request, loaded).map_err(|error| error.to_remote())?;
+        let limit = self.options.max_message_bytes;
+        let layer = layer(&request, loaded, limit).map_err(|error| error.to_remote())?;
         let mut clocks = vec![ClockMap::unknown(); layer.names.len()];
         clocks[layer.me as usize] = ClockMap::shared();
         let session = Arc::new(Session::new(layer, self.compute.clone(), clocks));
@@ -118,6 +119,10 @@ impl WorkerControl for Control {
         let id = request.session;
         let (session, dials) = self.sessions.dials(id).ok_or_else(|| unknown(id))?;
         let me = session.layer.me;
+        let twice = || RemoteError::invalid(format!("session {id:#x} is connected already"));
+        if session.peers.get().is_some() {
+            return Err(twice());
+        }
         let mut streams: Vec<_> = session.layer.names.iter().map(|_| None).collect();
         let mut peers = 0;
         for (endpoint, address) in dials {
@@ -140,10 +145,11 @@ impl WorkerControl for Control {
                 peers += 1;
             }
         }
-        if session.peers.set(streams).is_err() {
-            return Err(RemoteError::invalid(format!(
-                "session {id:#x} is connected already"
-            )));
+        session.peers.set(streams).map_err(|_| twice())?;
+        if !self.sessions.is_current(&session) {
+            // It was released while its peers were dialled.
+            session.close_peers();
+            return Err(unknown(id));
         }
         Ok(v1::ConnectReply { peers })
     }
@@ -314,7 +320,11 @@ fn synthetic(spec: &v1::SyntheticModel, dtype: Format) -> Result<SyntheticSpec, 
     })
 }
 
-fn layer(request: &v1::ConfigureRequest, loaded: Loaded) -> Result<Layer, WorkerError> {
+fn layer(
+    request: &v1::ConfigureRequest,
+    loaded: Loaded,
+    max_message_bytes: usize,
+) -> Result<Layer, WorkerError> {
     let dtype = request.model.as_ref().map_or(0, |model| model.dtype);
     let dtype = format(dtype, "model.dtype")?;
     let row_format = format(request.wire_dtype, "wire_dtype")?;
@@ -361,6 +371,7 @@ fn layer(request: &v1::ConfigureRequest, loaded: Loaded) -> Result<Layer, Worker
             chunk_bytes,
         },
         credits: request.credits as usize,
+        max_message_bytes,
         on_loss: match request.on_loss() {
             v1::OnLoss::Drop => OnLoss::Drop,
             v1::OnLoss::Fail | v1::OnLoss::Unspecified => OnLoss::Fail,
@@ -405,6 +416,18 @@ impl Sessions {
         opened.session.close_peers();
         info!(session = id, "session released");
         true
+    }
+
+    /// Forgets `session`, unless another has its number by now.
+    pub(crate) fn remove_same(&self, session: &Arc<Session>) {
+        if self.is_current(session) {
+            self.remove(session.layer.session);
+        }
+    }
+
+    fn is_current(&self, session: &Arc<Session>) -> bool {
+        self.get(session.layer.session)
+            .is_some_and(|current| Arc::ptr_eq(&current, session))
     }
 
     fn insert(&self, session: Arc<Session>, dials: Dials) {

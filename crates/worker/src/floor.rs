@@ -26,9 +26,6 @@ struct Waiting {
     left: usize,
 }
 
-/// A reply or request longer than this is no measurement of ours.
-const LONGEST: u32 = 256 << 20;
-
 // === impl Session ===
 
 impl Session {
@@ -38,13 +35,12 @@ impl Session {
         frame: &FrameView,
     ) -> Result<(), WireError> {
         let header = frame.header;
-        if header.extent > LONGEST {
-            return Err(field(
-                "extent",
-                header.extent,
-                format!("at most {LONGEST} bytes"),
-            ));
-        }
+        let longest = self.layer.max_message_bytes;
+        let check = |name, bytes: u32| match bytes as usize <= longest {
+            true => Ok(()),
+            false => Err(field(name, bytes, format!("at most {longest} bytes"))),
+        };
+        check("extent", header.extent)?;
         let peers: Vec<u32> = words(&frame.index).collect();
         if !peers.len().is_multiple_of(3) {
             let expected = "triples of endpoint, bytes out, bytes back";
@@ -54,21 +50,11 @@ impl Session {
             self.floor_reply(outbox, &header);
             return Ok(());
         }
-        let waiting = Waiting {
-            request: header,
-            outbox: outbox.clone(),
-            left: peers.len() / 3,
-        };
-        self.floors.lock().insert(header.tag.step, waiting);
+        let mut requests = Vec::with_capacity(peers.len() / 3);
         for triple in peers.chunks_exact(3) {
             let (endpoint, out, back) = (triple[0], triple[1], triple[2]);
-            if out > LONGEST || back > LONGEST {
-                return Err(field(
-                    "index",
-                    out.max(back),
-                    format!("at most {LONGEST} bytes"),
-                ));
-            }
+            check("index", out)?;
+            check("index", back)?;
             let streams = self.peers.get();
             let stream = streams
                 .and_then(|all| all.get(endpoint as usize))
@@ -80,9 +66,19 @@ impl Session {
                     "a connected peer",
                 ));
             };
-            let mut header = header;
-            header.extent = back;
-            let rows = rows_len_for(out as usize, 0);
+            let header = Header {
+                extent: back,
+                ..header
+            };
+            requests.push((stream, header, rows_len_for(out as usize, 0)));
+        }
+        let waiting = Waiting {
+            request: header,
+            outbox: outbox.clone(),
+            left: requests.len(),
+        };
+        self.floors.lock().insert(header.tag.step, waiting);
+        for (stream, header, rows) in requests {
             let message = FrameWriter::new(&self.pool, &header, 0, rows).finish();
             self.send(stream.outbox(), message);
         }
@@ -122,6 +118,11 @@ impl Session {
 // === impl Floors ===
 
 impl Floors {
+    /// A peer is gone: rounds that wait for it are void, as their requester will find.
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiting>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,11 +1,12 @@
 //! Being home to a shard: `all-to-all` on the worker's side.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use expertmesh_exchange::{
-    HomeRun, HomeSetup, LossCause, Outgoing, RowSource, ShardFrame, ShardPlan, StepError,
-    error_frame, write_combined,
+    COORDINATOR, HomeRun, HomeSetup, LossCause, Outgoing, RowSource, ShardFrame, ShardPlan,
+    StepError, error_frame, write_combined,
 };
 use expertmesh_experts::{INLINE_NS, Scratch, for_each_row_block};
 use expertmesh_kernels::decode_row;
@@ -16,7 +17,8 @@ use expertmesh_wire::{
 };
 use tracing::{debug, debug_span};
 
-use crate::session::{Session, ToSelf};
+use crate::compute::guarded;
+use crate::session::{Session, ToSelf, field};
 
 /// Part of the coordinator's budget that a home takes for itself: the rest is for the way back,
 /// so that a home can still say which peer was late before it is called late itself.
@@ -43,6 +45,7 @@ enum Shared {
     None,
     Running,
     Done { rows: Vec<f32>, took_ns: u64 },
+    Failed(RemoteError),
 }
 
 // === impl Session ===
@@ -51,11 +54,19 @@ impl Session {
     /// A shard arrived: this worker is home to its tokens.
     pub(crate) fn on_shard(
         self: &Arc<Self>,
+        from: u32,
         frame: FrameView,
         outbox: &Outbox,
         received_ns: u64,
     ) -> Result<(), WireError> {
         let request = frame.header;
+        if from != COORDINATOR {
+            return Err(field(
+                "kind",
+                "SHARD from a peer",
+                "shards from the coordinator alone",
+            ));
+        }
         let layer = &self.layer;
         let shard = ShardFrame::read(frame, layer.hidden, &layer.table)?;
         let plan = ShardPlan::new(layer.me, shard.kept(), &layer.table, layer.limits);
@@ -94,7 +105,16 @@ impl Session {
             shared,
         };
         let deadline_ns = slot.run.deadline_ns();
-        self.state().homes.insert(step, slot);
+        match self.state().homes.entry(step) {
+            Entry::Occupied(_) => {
+                return Err(field(
+                    "step",
+                    step,
+                    "a step that this home does not have yet",
+                ));
+            }
+            Entry::Vacant(free) => free.insert(slot),
+        };
         self.watchdog.arm(deadline_ns);
         self.pump_home(step);
         self.start_shared(step, &shard);
@@ -185,7 +205,14 @@ impl Session {
                     Outgoing::Fail(error) => ended = Some(Err(error)),
                 }
             }
-            if ended.is_none() && slot.is_ready() {
+            if let Shared::Failed(error) = &slot.shared {
+                ended = Some(Err(StepError::Lost {
+                    step,
+                    endpoint: self.layer.me,
+                    name: self.layer.names[self.layer.me as usize].clone(),
+                    cause: LossCause::Reported(error.clone()),
+                }));
+            } else if ended.is_none() && slot.is_ready() {
                 ended = Some(Ok(()));
             }
             // The slot is taken out by whoever ends it, so that it ends once.
@@ -276,21 +303,21 @@ impl Session {
             for (at, slot) in x.chunks_exact_mut(hidden.max(1)).enumerate() {
                 decode_row(header.format, shard.frame.row(at), slot);
             }
-            let outcome = expert.forward(&x, &mut rows, &mut Scratch::default());
+            let outcome = guarded(|| expert.forward(&x, &mut rows, &mut Scratch::default()));
             let took_ns = monotonic_ns() - started;
             {
                 let mut state = session.state();
                 let Some(slot) = state.homes.get_mut(&step) else {
                     return;
                 };
-                match outcome {
-                    Ok(()) => slot.shared = Shared::Done { rows, took_ns },
-                    Err(error) => {
-                        let me = session.layer.me;
-                        let error = RemoteError::new(ErrorCode::Internal, error.to_string());
-                        slot.run.fail(me, LossCause::Reported(error.about(me)));
+                slot.shared = match outcome {
+                    Ok(()) => Shared::Done { rows, took_ns },
+                    Err(reason) => {
+                        let reason = format!("shared expert failed: {reason}");
+                        let error = RemoteError::new(ErrorCode::Internal, reason);
+                        Shared::Failed(error.about(session.layer.me))
                     }
-                }
+                };
             }
             session.pump_home(step);
         });

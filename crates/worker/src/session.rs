@@ -12,16 +12,21 @@ use expertmesh_experts::{ComputePool, Expert, SharedExpert};
 use expertmesh_telemetry::spans;
 use expertmesh_transport::{Outbox, StreamHandle, Watchdog, monotonic_ns};
 use expertmesh_wire::{
-    BufferPool, ErrorCode, FrameKind, FrameView, GRPC_PREFIX, Header, RemoteError, Times, WireError,
+    BufferPool, ErrorCode, FrameKind, FrameView, GRPC_PREFIX, Header, RemoteError, Times,
+    WireError, encoded_len,
 };
 use tracing::{debug, debug_span, warn};
 
-use crate::compute::{estimate_ns, run_batch};
+use crate::compute::{estimate_ns, guarded, run_batch};
 use crate::floor::Floors;
 use crate::home::HomeSlot;
 
 /// A batch closes at this many choices: beyond it, reading weights no longer dominates.
 const BATCH_CHOICES: usize = 4096;
+
+/// Chunks that cost less do not wait for their cohort: timers count milliseconds, and a wait must not
+/// last longer than what it may save.
+const PATIENT_FROM_NS: u64 = 1_000_000;
 
 /// What is fixed when a session is configured.
 pub(crate) struct Layer {
@@ -33,6 +38,8 @@ pub(crate) struct Layer {
     pub(crate) rule: CombineRule,
     pub(crate) limits: Limits,
     pub(crate) credits: usize,
+    /// The longest message that anybody here accepts.
+    pub(crate) max_message_bytes: usize,
     pub(crate) on_loss: OnLoss,
     pub(crate) table: HostTable,
     /// By expert id; `None` for experts that live elsewhere.
@@ -124,7 +131,7 @@ impl Session {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        // A panicking expert poisons nothing that the next frame relies on.
+        // Experts do not run under this lock; whatever panicked left whole entries behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -150,7 +157,7 @@ impl Session {
                 Err(field("format", header.format, self.layer.rule.row_format))
             }
             FrameKind::Rows => self.on_rows(frame, Reply::Stream(outbox.clone()), received_ns),
-            FrameKind::Shard => self.on_shard(frame, outbox, received_ns),
+            FrameKind::Shard => self.on_shard(from, frame, outbox, received_ns),
             kind => Err(field(
                 "kind",
                 kind.as_str_name(),
@@ -188,6 +195,7 @@ impl Session {
     /// The stream to a peer ended: its results are lost to every home here.
     pub(crate) fn on_peer_closed(self: &Arc<Self>, peer: u32, reason: &str) {
         debug!(peer, reason, "peer stream ended");
+        self.floors.forget();
         let steps: Vec<u64> = {
             let mut state = self.state();
             for slot in state.homes.values_mut() {
@@ -213,17 +221,30 @@ impl Session {
                 .is_some_and(Option::is_some)
         };
         let job = RowsJob::read(frame, self.layer.hidden, holds)?;
+        let reply_len = encoded_len(0, job.choices() * job.frame.header.row_bytes());
+        if reply_len > self.layer.max_message_bytes {
+            let limit = self.layer.max_message_bytes;
+            let expected = format!("rows whose results fit a message of {limit} bytes");
+            return Err(field(
+                "index",
+                format!("{} choices", job.choices()),
+                expected,
+            ));
+        }
         let cost_ns = estimate_ns(&job, &self.layer.experts);
         let header = job.frame.header;
         {
             let mut state = self.state();
             let key = state.next_job;
             state.next_job += 1;
-            let is_short = cost_ns <= expertmesh_experts::INLINE_NS;
             let cohort = Cohort {
                 step: header.tag.step,
                 chunks: header.extent,
-                patience_ns: if is_short { 0 } else { cost_ns },
+                patience_ns: if cost_ns < PATIENT_FROM_NS {
+                    0
+                } else {
+                    cost_ns
+                },
             };
             state
                 .host
@@ -252,6 +273,7 @@ impl Session {
         loop {
             let batch: Vec<Pending> = {
                 let mut state = self.state();
+                state.host.on_tick(monotonic_ns());
                 let Some(HostAction::Run(keys)) = state.host.poll() else {
                     if let Some(deadline_ns) = state.host.deadline_ns() {
                         self.watchdog.arm(deadline_ns);
@@ -281,7 +303,8 @@ impl Session {
         let started_ns = monotonic_ns();
         let jobs: Vec<&RowsJob> = batch.iter().map(|one| &one.job).collect();
         let span = debug_span!(spans::EXPERTS, chunks = jobs.len());
-        let outcome = span.in_scope(|| run_batch(&jobs, &self.layer.experts, &self.pool));
+        let work = || run_batch(&jobs, &self.layer.experts, &self.pool);
+        let outcome = span.in_scope(|| guarded(work));
         let computed_ns = monotonic_ns();
         self.state().host.on_done();
         match outcome {

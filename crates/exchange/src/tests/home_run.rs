@@ -1,10 +1,10 @@
 use expertmesh_kernels::Format;
-use expertmesh_wire::{BufferPool, FrameKind, FrameView, Header, RemoteError, Times};
+use expertmesh_wire::{BufferPool, FrameKind, FrameView, Header, Times};
 
 use super::{F32_RULE, HAND, hand_plan, names, read, tag, wide};
 use crate::{
     ClockMap, HomeRun, HomeSetup, Limits, LossCause, OnLoss, Outgoing, RowSource, RowsJob,
-    StepError,
+    ShardPlan, StepError,
 };
 
 const HIDDEN: usize = 2;
@@ -184,7 +184,7 @@ fn results_of_strangers_and_duplicates_are_ignored() {
 }
 
 #[test]
-fn failing_and_ticking_reach_the_machine() {
+fn ticking_reaches_the_machine() {
     let mut late = run(wide(HIDDEN), OnLoss::Fail);
     sent(&mut late, START);
     assert_eq!(late.deadline_ns(), START + 1_000_000);
@@ -195,19 +195,6 @@ fn failing_and_ticking_reach_the_machine() {
     assert_eq!(
         error.to_string(),
         "step 5: ann was lost: it did not answer within 1 ms"
-    );
-
-    let mut broken = run(wide(HIDDEN), OnLoss::Drop);
-    broken.fail(
-        3,
-        LossCause::Reported(RemoteError::invalid("its shared expert failed")),
-    );
-    let Some(Outgoing::Fail(error)) = next(&mut broken, START) else {
-        panic!("expected the end");
-    };
-    assert_eq!(
-        error.to_string(),
-        "step 5: cid was lost: its shared expert failed"
     );
 }
 
@@ -287,5 +274,57 @@ fn moments_are_kept_in_order() {
         let line = run.timeline(START + 100, 0);
         assert!(line.is_ordered(), "{line:?}");
         assert_eq!((line.arrived, line.done), (90, 100));
+    }
+}
+
+#[test]
+fn a_host_is_told_how_many_chunks_come_first() {
+    let plan = hand_plan(0, wide(HIDDEN));
+    let hosts: Vec<u32> = plan.hosts.iter().map(|host| host.endpoint).collect();
+    let setup = HomeSetup {
+        tag: tag(),
+        hidden: 2,
+        rule: F32_RULE,
+        credits: 9,
+        on_loss: OnLoss::Fail,
+        started_ns: START,
+        deadline_ns: START + 1_000_000,
+        names: names(),
+        extents: vec![0, 11, 12, 13],
+    };
+    let mut run = HomeRun::new(plan, setup);
+    let frames = sent(&mut run, START);
+    assert_eq!(frames.len(), hosts.len());
+    for (endpoint, frame) in frames {
+        assert_eq!(frame.header.extent, 10 + endpoint);
+    }
+}
+
+#[test]
+fn a_home_alone_counts_its_own_first_chunks() {
+    // One row a chunk, and two of them before the first results.
+    let tight = Limits {
+        row_bytes: HIDDEN * 4,
+        chunk_bytes: 1,
+    };
+    let plan = hand_plan(0, tight);
+    let first = ShardPlan::first_chunks(std::slice::from_ref(&plan), 4, 2);
+    for host in &plan.hosts {
+        assert_eq!(
+            first[host.endpoint as usize] as usize,
+            host.chunks.len().min(2)
+        );
+    }
+    let both = ShardPlan::first_chunks(&[plan.clone(), plan], 4, 2);
+    assert!(first.iter().zip(&both).all(|(one, two)| 2 * one == *two));
+    let mut run = run(tight, OnLoss::Fail);
+    for (endpoint, frame) in sent(&mut run, START) {
+        let chunks = hand_plan(0, tight);
+        let chunks = chunks
+            .hosts
+            .iter()
+            .find(|host| host.endpoint == endpoint)
+            .unwrap();
+        assert_eq!(frame.header.extent as usize, chunks.chunks.len());
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use expertmesh_checkpoint::SyntheticLayer;
 use expertmesh_coordinator::{CoordinatorError, StepOutput};
 use expertmesh_exchange::{
     ExchangeKind, LossCause, OnLoss, RowsJob, StepError, Timeline, error_frame, write_combined,
 };
-use expertmesh_experts::ExpertKind;
+use expertmesh_experts::{Expert, ExpertError, ExpertKind, ExpertSource, Scratch};
 use expertmesh_kernels::Format;
 use expertmesh_routing::Fate;
 use expertmesh_testkit::{
@@ -254,6 +255,82 @@ async fn a_worker_that_refuses_one_step_serves_the_next() {
     assert_eq!(error.endpoint(), ENDPOINT, "{error}");
     assert!(error.to_string().contains("it is Monday"), "{error}");
     soon(cluster.forward(&x())).await.unwrap();
+}
+
+/// An expert of the embedding program that panics when it is first asked.
+struct Fussy {
+    layer: SyntheticLayer,
+    flops: u64,
+    asked: Arc<AtomicU32>,
+}
+
+struct FussyExpert {
+    expert: Arc<dyn Expert>,
+    flops: u64,
+    asked: Arc<AtomicU32>,
+}
+
+impl ExpertSource for Fussy {
+    fn load(&self, expert: usize) -> Result<Arc<dyn Expert>, ExpertError> {
+        let loaded = self.layer.load(expert)?;
+        if expert != 4 {
+            return Ok(loaded);
+        }
+        let (flops, asked) = (self.flops, Arc::clone(&self.asked));
+        Ok(Arc::new(FussyExpert {
+            expert: loaded,
+            flops,
+            asked,
+        }))
+    }
+}
+
+impl Expert for FussyExpert {
+    fn hidden(&self) -> usize {
+        self.expert.hidden()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.expert.weight_bytes()
+    }
+
+    fn flops_per_row(&self) -> u64 {
+        self.flops
+    }
+
+    fn forward(&self, x: &[f32], y: &mut [f32], scratch: &mut Scratch) -> Result<(), ExpertError> {
+        assert!(
+            self.asked.fetch_add(1, Ordering::Relaxed) > 0,
+            "it is Monday"
+        );
+        self.expert.forward(x, y, scratch)
+    }
+}
+
+#[tokio::test]
+async fn an_expert_that_panics_ends_its_step_and_nothing_else() {
+    // Short work runs on the thread that does I/O, long work on the compute pool.
+    for flops in [1, 1 << 30] {
+        for exchange in EXCHANGES {
+            let spec = shape(Format::F32);
+            let layer = SyntheticLayer::new(spec).unwrap();
+            let experts = Fussy {
+                layer,
+                flops,
+                asked: Arc::default(),
+            };
+            let model = Model::custom(spec, Arc::new(experts));
+            let cluster = Cluster::start(ClusterSpec::new(model, 3).exchange(exchange)).await;
+            let error = step_error(soon(cluster.forward(&x())).await);
+            assert_eq!(error.endpoint(), ENDPOINT, "{error}");
+            assert!(
+                error.to_string().contains("it panicked: it is Monday"),
+                "{error}"
+            );
+            let step = soon(cluster.forward(&x())).await.unwrap();
+            check(&step);
+        }
+    }
 }
 
 /// A home whose timeline is out of order must not take the coordinator down.
