@@ -116,6 +116,9 @@ impl Host {
 
     /// Time passed: cohorts whose patience is over wait no longer.
     pub fn on_tick(&mut self, now_ns: u64) {
+        if !self.queue.iter().any(|next| next.step.is_some()) {
+            return;
+        }
         for gathering in self.cohorts.values_mut() {
             if matches!(gathering.patience, Patience::Until(until) if until <= now_ns) {
                 gathering.patience = Patience::Over;
