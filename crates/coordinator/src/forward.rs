@@ -59,6 +59,8 @@ impl Coordinator {
         x: ArcArray2<f32>,
         padding: Option<Vec<bool>>,
     ) -> Result<StepOutput, CoordinatorError> {
+        // What a step costs includes the look at its input.
+        let begun = monotonic_ns();
         self.check_input(&x, padding.as_deref())?;
         let x = if x.is_standard_layout() {
             x
@@ -68,7 +70,9 @@ impl Coordinator {
         let x = self.in_dtype(x);
         let step = self.next_step.fetch_add(1, Ordering::Relaxed);
         let span = info_span!(spans::STEP, step, tokens = x.nrows());
-        self.forward_step(step, x, padding).instrument(span).await
+        self.forward_step(step, begun, x, padding)
+            .instrument(span)
+            .await
     }
 
     /// Hidden states in the model's format: what a bf16 model is given, bf16 holds.
@@ -92,11 +96,13 @@ impl Coordinator {
     async fn forward_step(
         &self,
         step: u64,
+        begun: u64,
         x: ArcArray2<f32>,
         padding: Option<Vec<bool>>,
     ) -> Result<StepOutput, CoordinatorError> {
         let mut at = Moments {
-            begun: monotonic_ns(),
+            begun,
+            checked: monotonic_ns(),
             ..Moments::default()
         };
         let route = crate::gate::route(&self.gate, &self.compute, &x, padding)

@@ -11,6 +11,8 @@ use crate::engine::{Engine, Exchange};
 pub(crate) struct Moments {
     /// Hidden states were there.
     pub(crate) begun: u64,
+    /// They were found fit; no phase has this part, so it is residual.
+    pub(crate) checked: u64,
     /// The gate had answered.
     pub(crate) gated: u64,
     /// The plan was made: packing starts.
@@ -53,7 +55,7 @@ pub(crate) fn record(
     };
     let mut phases_ns = [0; Phase::COUNT];
     let phases = [
-        (Phase::Gate, at.gated - at.begun),
+        (Phase::Gate, at.gated - at.checked),
         (Phase::Plan, at.planned - at.gated),
         (Phase::Pack, way.pack),
         (Phase::Send, way.send),

@@ -80,17 +80,8 @@ impl Host {
         }
     }
 
-    /// A chunk with `choices` choices arrived, under a key of the driver's; it waits for nobody.
-    pub fn on_rows(&mut self, job: u64, choices: usize) {
-        self.queue.push_back(Waiting {
-            job,
-            choices,
-            step: None,
-        });
-    }
-
-    /// A chunk arrived that may wait for the others of its cohort.
-    pub fn on_rows_of(&mut self, job: u64, choices: usize, cohort: Cohort, now_ns: u64) {
+    /// A chunk with `choices` choices arrived, under a key of the driver's.
+    pub fn on_rows(&mut self, job: u64, choices: usize, cohort: Cohort, now_ns: u64) {
         if self.cohorts.len() >= MOST_COHORTS && !self.cohorts.contains_key(&cohort.step) {
             self.cohorts.clear();
         }

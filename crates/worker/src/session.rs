@@ -246,9 +246,7 @@ impl Session {
                     cost_ns
                 },
             };
-            state
-                .host
-                .on_rows_of(key, job.choices(), cohort, received_ns);
+            state.host.on_rows(key, job.choices(), cohort, received_ns);
             let pending = Pending {
                 job,
                 cost_ns,

@@ -39,6 +39,8 @@ pub(super) struct Front<'a> {
     kind: Kind,
     clocks: Vec<ClockMap>,
     gone: Vec<bool>,
+    /// What each home tells the hosts of the others' chunks.
+    extents: Vec<u32>,
 }
 
 struct Shard {
@@ -80,6 +82,7 @@ impl<'a> Front<'a> {
         let endpoints = bus.table.endpoints();
         let planned =
             TrafficLedger::of_step(setup.exchange, &plans, endpoints, bus.limits, output_row);
+        let extents = ShardPlan::first_chunks(&plans, endpoints, setup.credits);
         let deadline_ns = now_ns + setup.deadline_ns;
         let kind = match setup.exchange {
             ExchangeKind::Star => Kind::Star(Box::new(HomeRun::new(
@@ -119,6 +122,7 @@ impl<'a> Front<'a> {
             kind,
             clocks: vec![ClockMap::unknown(); endpoints],
             gone: vec![false; endpoints],
+            extents,
         }
     }
 
@@ -166,10 +170,8 @@ impl<'a> Front<'a> {
                     let rows = &self.x[one.tokens.start * hidden..one.tokens.end * hidden];
                     let now = net.clock(COORDINATOR);
                     let stamp = || (now, deadline_ns.saturating_sub(now));
-                    // Hosts here wait for nobody: the scheduler decides when a batch starts.
-                    let extents = vec![0; self.bus.names.len()];
-                    let kept = one.kept.as_kept();
-                    let message = write_shard(&net.pool, header, rows, kept, &extents, stamp);
+                    let (kept, extents) = (one.kept.as_kept(), &self.extents);
+                    let message = write_shard(&net.pool, header, rows, kept, extents, stamp);
                     net.send(COORDINATOR, home, message);
                 }
                 ConductorAction::Finish => self.outcome = Some(Ok(())),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use expertmesh_exchange::{
-    COORDINATOR, ClockMap, HomeRun, Host, HostAction, Outgoing, RowSource, RowsJob, ShardFrame,
-    ShardPlan, StepError, error_frame, write_combined,
+    COORDINATOR, ClockMap, Cohort, HomeRun, HomeSetup, Host, HostAction, Outgoing, RowSource,
+    RowsJob, ShardFrame, ShardPlan, StepError, error_frame, write_combined,
 };
 use expertmesh_experts::Scratch;
 use expertmesh_kernels::{decode_row, encode_row};
@@ -100,7 +100,13 @@ impl<'a> Peer<'a> {
     }
 
     pub(super) fn start_batch(&mut self, net: &Net) {
-        let Some(HostAction::Run(keys)) = self.host.poll() else {
+        // The scheduler starts a batch at any time: one whose cohort is not complete is one whose
+        // patience is over.
+        let polled = self.host.poll().or_else(|| {
+            self.host.on_tick(u64::MAX);
+            self.host.poll()
+        });
+        let Some(HostAction::Run(keys)) = polled else {
             panic!("a host with work and no batch");
         };
         self.batch = Some((keys, net.clock(self.id)));
@@ -190,10 +196,16 @@ impl<'a> Peer<'a> {
     fn on_rows(&mut self, from: u32, frame: FrameView, received_ns: u64) {
         let hidden = u32::try_from(self.bus.parts.spec.hidden).expect("a small row");
         let holds = |expert| self.bus.table.host(expert) == Some(self.id);
+        let (frame_step, extent) = (frame.header.tag.step, frame.header.extent);
         let rows = RowsJob::read(frame, hidden, holds).expect("rows of ours");
         let key = self.next_job;
         self.next_job += 1;
-        self.host.on_rows(key, rows.choices());
+        let cohort = Cohort {
+            step: frame_step,
+            chunks: extent,
+            patience_ns: 1,
+        };
+        self.host.on_rows(key, rows.choices(), cohort, received_ns);
         let job = Job {
             rows,
             from,
@@ -213,7 +225,10 @@ impl<'a> Peer<'a> {
             ..header.tag
         };
         let deadline_ns = received_ns + header.budget_ns / 4 * 3;
-        let setup = home_setup(self.bus, tag, received_ns, deadline_ns);
+        let setup = HomeSetup {
+            extents: shard.extents.clone(),
+            ..home_setup(self.bus, tag, received_ns, deadline_ns)
+        };
         self.home = Some(Home {
             run: HomeRun::new(plan, setup),
             shard,
