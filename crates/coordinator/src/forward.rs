@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, TrafficLedger};
 use expertmesh_kernels::{Format, round_bf16};
-use expertmesh_routing::{Fate, OverflowLedger, Route, admit};
+use expertmesh_routing::{AdmitContext, Fate, OverflowLedger, Route, admit};
 use expertmesh_telemetry::{StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
 use ndarray::{ArcArray2, Array2};
@@ -110,7 +110,7 @@ impl Coordinator {
             .await?;
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
-        let mut fates = admit(&route, &self.config.capacity)?.fates;
+        let mut fates = admit(&route, &self.config.capacity, &AdmitContext::default())?.fates;
         let homes = self.settle_losses(step, &route, &mut fates)?;
         let Planned {
             kept,

@@ -54,6 +54,7 @@ fn route_in_blocks(
     let mut route = Route {
         tokens,
         top_k: k,
+        offsets: None,
         experts_total: e,
         logits: vec![0.0; tokens * e],
         experts: vec![0; tokens * k],

@@ -290,6 +290,7 @@ pub fn to_route(
     let route = Route {
         tokens,
         top_k,
+        offsets: None,
         experts_total: experts,
         logits: f32s(&routing.router_logits),
         experts: chosen.collect(),

@@ -152,6 +152,7 @@ impl Gate {
         Ok(Route {
             tokens,
             top_k,
+            offsets: None,
             experts_total,
             logits,
             experts,

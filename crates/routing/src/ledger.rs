@@ -144,7 +144,7 @@ impl OverflowLedger {
         }
     }
 
-    /// Counts a batch by its final fates, `[T, k]`, under the rule that admitted it.
+    /// Counts a batch by its final fates, `[choices]`, under the rule that admitted it.
     ///
     /// # Errors
     /// What [`CapacityConfig::validate`] and [`Route::check`] refuse, and another number of
@@ -156,8 +156,7 @@ impl OverflowLedger {
     ) -> Result<Self, RoutingError> {
         config.validate()?;
         route.check()?;
-        let dims = [route.tokens, route.top_k];
-        RoutingError::check_length("fates", fates.len(), dims, "tokens x top_k")?;
+        route.check_choices("fates", fates.len())?;
         let mut ledger = Self::empty(route.experts_total, config);
         for ((&expert, &weight), &fate) in route.experts.iter().zip(&route.weights).zip(fates) {
             ledger.per_expert[expert as usize].add(fate, f64::from(weight));

@@ -9,7 +9,7 @@
 //! ```
 //! use expertmesh_kernels::{Format, PackedMatrix};
 //! use expertmesh_routing::{
-//!     CapacityConfig, Fate, Gate, Overflow, OverflowLedger, RouterConfig, admit,
+//!     AdmitContext, CapacityConfig, Fate, Gate, Overflow, OverflowLedger, RouterConfig, admit,
 //! };
 //!
 //! // Two experts, each liking one coordinate; three tokens, of which two like the first.
@@ -24,7 +24,7 @@
 //!     overflow: Overflow::DropPosition,
 //!     min_capacity: 0,
 //! };
-//! let admission = admit(&route, &config)?;
+//! let admission = admit(&route, &config, &AdmitContext::default())?;
 //! assert_eq!(admission.fates, [Fate::Computed, Fate::Computed, Fate::Dropped]);
 //!
 //! let ledger = OverflowLedger::tally(&route, &admission.fates, &config)?;
@@ -57,7 +57,7 @@ pub mod select;
 #[cfg(test)]
 mod tests;
 
-pub use admit::{Admission, admit};
+pub use admit::{Admission, AdmitContext, Domains, FreeExpert, admit};
 pub use capacity::{CapacityConfig, Overflow, capacity, smallest_sufficient_factor};
 pub use config::{
     GroupScore, Groups, Logits, Norm, Post, RouterConfig, Score, Select, WeightDtype,

@@ -1,16 +1,23 @@
 //! The gate's answer for a batch, and what may become of each choice.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use crate::error::RoutingError;
 
-/// The experts and gate weights of every choice of a batch of `T` tokens, `k` choices each.
+/// The experts and gate weights of every choice of a batch of `T` tokens.
+///
+/// Most gates make `k` choices for every token: the tables are `[T, k]` in slot order. Gates
+/// without a fixed number (expert choice, say) have [`offsets`](Self::offsets), and list a token's
+/// choices by ascending expert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// Number of token rows `T`; may be zero.
     pub tokens: usize,
-    /// Choices for each token, `k`.
+    /// Choices for each token, `k`; without a fixed number the most that a token may have.
     pub top_k: usize,
+    /// `[T + 1]` for gates without a fixed number of choices: those of token `t` are
+    /// `offsets[t]..offsets[t + 1]`. `None` means `k` for each.
+    pub offsets: Option<Vec<u32>>,
     /// Experts of the layer, `E`.
     pub experts_total: usize,
     /// `[T, E]`, or empty for a route that no gate made.
@@ -60,23 +67,70 @@ impl Route {
         if !self.logits.is_empty() {
             RoutingError::check_length("logits", self.logits.len(), [t, e], "tokens x experts")?;
         }
-        RoutingError::check_length("experts", self.experts.len(), [t, k], "tokens x top_k")?;
-        RoutingError::check_length("weights", self.weights.len(), [t, k], "tokens x top_k")?;
+        self.check_choices("experts", self.experts.len())?;
+        self.check_choices("weights", self.weights.len())?;
         if let Some(padding) = &self.padding {
             RoutingError::check_length("padding", padding.len(), [t, 1], "tokens x 1")?;
         }
         match self.experts.iter().position(|&expert| expert as usize >= e) {
-            Some(choice) => Err(RoutingError::NoSuchExpert {
-                token: choice / k,
-                slot: choice % k,
-                expert: self.experts[choice],
-                experts: e,
-            }),
+            Some(choice) => {
+                let (token, slot) = self.place_of(choice);
+                Err(RoutingError::NoSuchExpert {
+                    token,
+                    slot,
+                    expert: self.experts[choice],
+                    experts: e,
+                })
+            }
             None => Ok(()),
         }
     }
 
-    /// Number of choices, `T · k`.
+    /// Refuses a table that has not one entry for each choice.
+    pub(crate) fn check_choices(
+        &self,
+        field: &'static str,
+        found: usize,
+    ) -> Result<(), RoutingError> {
+        let (t, k) = (self.tokens, self.top_k);
+        let Some(offsets) = &self.offsets else {
+            return RoutingError::check_length(field, found, [t, k], "tokens x top_k");
+        };
+        RoutingError::check_length("offsets", offsets.len(), [t + 1, 1], "tokens + 1")?;
+        let orderly = offsets.first() == Some(&0)
+            && offsets
+                .windows(2)
+                .all(|pair| pair[0] <= pair[1] && (pair[1] - pair[0]) as usize <= k);
+        if !orderly {
+            let expected = format!("rising from 0 by at most {k} a token");
+            return Err(RoutingError::config("offsets", "others", expected));
+        }
+        let choices = offsets.last().map_or(0, |&end| end as usize);
+        RoutingError::check_length(field, found, [choices, 1], "choices")
+    }
+
+    /// The choices of `token`, as a range of the tables.
+    #[must_use]
+    pub fn choices_of(&self, token: usize) -> Range<usize> {
+        match &self.offsets {
+            None => token * self.top_k..(token + 1) * self.top_k,
+            Some(offsets) => offsets[token] as usize..offsets[token + 1] as usize,
+        }
+    }
+
+    /// Token and slot of a choice.
+    #[must_use]
+    pub fn place_of(&self, choice: usize) -> (usize, usize) {
+        match &self.offsets {
+            None => (choice / self.top_k, choice % self.top_k),
+            Some(offsets) => {
+                let token = offsets.partition_point(|&first| first as usize <= choice) - 1;
+                (token, choice - offsets[token] as usize)
+            }
+        }
+    }
+
+    /// Number of choices, `T · k` where `k` is fixed.
     #[must_use]
     pub fn choices(&self) -> usize {
         self.experts.len()
@@ -102,12 +156,16 @@ impl Route {
     #[must_use]
     pub fn demand(&self) -> Vec<u64> {
         let mut demand = vec![0; self.experts_total];
-        for (token, experts) in self.experts.chunks_exact(self.top_k).enumerate() {
-            if !self.is_padding(token) {
-                experts
-                    .iter()
-                    .for_each(|&expert| demand[expert as usize] += 1);
-            }
+        if self.padding.is_none() {
+            self.experts
+                .iter()
+                .for_each(|&expert| demand[expert as usize] += 1);
+            return demand;
+        }
+        for token in (0..self.tokens).filter(|&token| !self.is_padding(token)) {
+            self.experts[self.choices_of(token)]
+                .iter()
+                .for_each(|&expert| demand[expert as usize] += 1);
         }
         demand
     }

@@ -20,6 +20,13 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 
+use crate::{Admission, AdmitContext, CapacityConfig, Route, RoutingError};
+
+/// Admits a batch that is a whole run.
+fn admit(route: &Route, config: &CapacityConfig) -> Result<Admission, RoutingError> {
+    crate::admit(route, config, &AdmitContext::default())
+}
+
 /// The same cases in every run.
 fn cases(cases: u32) -> Config {
     let rng_seed = RngSeed::Fixed(1);

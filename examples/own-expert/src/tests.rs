@@ -3,7 +3,7 @@
 use expertmesh_checkpoint::LayerSource as _;
 use expertmesh_exchange::ExchangeKind;
 use expertmesh_experts::Scratch;
-use expertmesh_routing::{CapacityConfig, Fate, Overflow, admit};
+use expertmesh_routing::{AdmitContext, CapacityConfig, Fate, Overflow, admit};
 use ndarray::Array2;
 
 use super::{HIDDEN, LowRankLayer, SEED, TOP_K, batch, experts, forward};
@@ -12,7 +12,7 @@ use super::{HIDDEN, LowRankLayer, SEED, TOP_K, batch, experts, forward};
 fn reference(x: &[f32], tokens: usize, capacity: &CapacityConfig) -> (Vec<f32>, Vec<Fate>) {
     let layer = LowRankLayer::new(experts(), TOP_K, SEED);
     let route = layer.gate().unwrap().route(x, tokens, None).unwrap();
-    let fates = admit(&route, capacity).unwrap().fates;
+    let fates = admit(&route, capacity, &AdmitContext::default()).unwrap().fates;
     let mut out = vec![0.0; tokens * HIDDEN];
     let mut y = [0.0; HIDDEN];
     for (token, out) in out.chunks_exact_mut(HIDDEN).enumerate() {

@@ -127,6 +127,7 @@ fn only_choices_to_be_computed_are_kept() {
     let route = Route {
         tokens: 3,
         top_k: 2,
+        offsets: None,
         experts_total: 4,
         logits: Vec::new(),
         experts: vec![0, 1, 2, 3, 1, 0],

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
-use super::{below, cases, rng, uniform};
+use super::{admit, below, cases, rng, uniform};
 use crate::{
-    CapacityConfig, ExpertCount, Fate, Overflow, OverflowLedger, Route, RoutingError, admit,
-    capacity, smallest_sufficient_factor,
+    CapacityConfig, ExpertCount, Fate, Overflow, OverflowLedger, Route, RoutingError, capacity,
+    smallest_sufficient_factor,
 };
 
 use Fate::{Computed, Dropped, Lost, Rerouted, Skipped};
@@ -13,6 +13,7 @@ fn route(experts_total: usize, choices: &[(u32, f32)]) -> Route {
     Route {
         tokens: choices.len(),
         top_k: 1,
+        offsets: None,
         experts_total,
         logits: vec![],
         experts: choices.iter().map(|choice| choice.0).collect(),
@@ -48,6 +49,7 @@ fn random_route(tokens: usize, e: usize, k: usize, skew: i32, padded: bool, seed
     Route {
         tokens,
         top_k: k,
+        offsets: None,
         experts_total: e,
         logits: vec![],
         weights: (0..tokens * k)

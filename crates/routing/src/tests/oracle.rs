@@ -4,8 +4,8 @@
 //! `Binomial(T, k/E)`, so the expected share of choices dropped at capacity `C` is
 //! `E · E[max(0, Binomial(T, k/E) - C)] / (T · k)`.
 
-use super::{below, rng};
-use crate::{CapacityConfig, Fate, Overflow, Route, admit};
+use super::{admit, below, rng};
+use crate::{CapacityConfig, Fate, Overflow, Route};
 
 /// The expected dropped share, summed term by term from the mass at zero.
 fn expected_share(tokens: usize, e: usize, k: usize, capacity: u64) -> f64 {
@@ -36,6 +36,7 @@ fn uniform_route(tokens: usize, e: usize, k: usize, seed: u64) -> Route {
     Route {
         tokens,
         top_k: k,
+        offsets: None,
         experts_total: e,
         logits: vec![],
         experts,

@@ -9,7 +9,7 @@ use expertmesh_exchange::{
     shard_ranges, write_shard,
 };
 use expertmesh_experts::Scratch;
-use expertmesh_routing::{Fate, Route, admit};
+use expertmesh_routing::{AdmitContext, Fate, Route, admit};
 use expertmesh_wire::{FrameKind, FrameView, Header, RemoteError, Tag};
 
 use crate::bus::Bus;
@@ -60,7 +60,9 @@ enum Kind {
 impl<'a> Front<'a> {
     pub(super) fn new(bus: &'a Bus, x: &'a [f32], route: Route, now_ns: u64) -> Self {
         let setup = &bus.setup;
-        let fates = admit(&route, &setup.capacity).expect("a route").fates;
+        let fates = admit(&route, &setup.capacity, &AdmitContext::default())
+            .expect("a route")
+            .fates;
         let workers = setup.placement.workers();
         let ranges: Vec<(u32, Range<usize>)> = match setup.exchange {
             ExchangeKind::Star => vec![(COORDINATOR, 0..route.tokens)],

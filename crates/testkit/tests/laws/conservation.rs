@@ -5,7 +5,7 @@ use expertmesh_exchange::{ExchangeKind, OnLoss, StepError, shard_ranges};
 use expertmesh_experts::ExpertKind;
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy as Placing};
-use expertmesh_routing::{CapacityConfig, Fate, Overflow, Route, admit};
+use expertmesh_routing::{AdmitContext, CapacityConfig, Fate, Overflow, Route, admit};
 use expertmesh_testkit::{Bus, BusSetup, BusStep, Fault, FaultKind, Model, Parts, inputs};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -118,6 +118,7 @@ impl Case {
         let mut route = Route {
             tokens: self.tokens,
             top_k: self.top_k,
+            offsets: None,
             experts_total: self.experts,
             logits: Vec::new(),
             experts: Vec::new(),
@@ -174,7 +175,9 @@ impl Case {
 
 /// The law, and that outputs are those of the choices that were computed.
 fn check(case: &Case, bus: &Bus, step: &BusStep) {
-    let admitted = admit(&step.route, &case.capacity).unwrap().fates;
+    let admitted = admit(&step.route, &case.capacity, &AdmitContext::default())
+        .unwrap()
+        .fates;
     step.overflow.check_conservation().unwrap();
     let totals = step.overflow.totals();
     let choices = case.tokens * case.top_k;

@@ -1,7 +1,7 @@
 //! Capacity through a cluster.
 
 use expertmesh_kernels::Format;
-use expertmesh_routing::{CapacityConfig, Fate, Overflow, admit};
+use expertmesh_routing::{AdmitContext, CapacityConfig, Fate, Overflow, admit};
 use expertmesh_testkit::{Cluster, ClusterSpec, Parts, inputs, tensor};
 
 use crate::common::{EXCHANGES, same_bits, small};
@@ -18,7 +18,9 @@ async fn what_is_dropped_is_what_the_rule_says_and_adds_nothing() {
         let parts = Parts::load(model.source.as_ref());
         let x = inputs(21, 61, 64, Format::F32);
         let route = parts.route(&x, None);
-        let fates = admit(&route, &capacity).unwrap().fates;
+        let fates = admit(&route, &capacity, &AdmitContext::default())
+            .unwrap()
+            .fates;
         let dropped = fates.iter().filter(|fate| **fate == Fate::Dropped).count();
         assert!(dropped > 20, "{dropped} dropped: nothing to test");
         let expected = parts.forward(Format::F32, &x, &route, &fates);
@@ -55,7 +57,9 @@ async fn padding_is_skipped_and_uses_no_capacity() {
     let x = inputs(22, 40, 64, Format::F32);
     let padding: Vec<bool> = (0..40).map(|token| token % 3 == 1).collect();
     let route = parts.route(&x, Some(&padding));
-    let fates = admit(&route, &capacity).unwrap().fates;
+    let fates = admit(&route, &capacity, &AdmitContext::default())
+        .unwrap()
+        .fates;
     let expected = parts.forward(Format::F32, &x, &route, &fates);
     for exchange in EXCHANGES {
         let mut spec = ClusterSpec::new(model.clone(), 3).exchange(exchange);
