@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use expertmesh_experts::{Expert, ExpertError, ExpertSpec, SharedExpert};
+use expertmesh_experts::{Expert, ExpertError, ExpertSpec, HomeExperts, SharedExpert};
 use expertmesh_routing::{Gate, RouterConfig};
 use serde::Serialize;
 
@@ -87,6 +87,15 @@ pub trait LayerSource: Send + Sync {
     /// # Errors
     /// Weights that are missing or do not fit.
     fn shared(&self) -> Result<Option<Arc<SharedExpert>>, CheckpointError>;
+
+    /// Loads what a token's home computes itself: the shared expert.
+    ///
+    /// # Errors
+    /// As [`LayerSource::shared`].
+    fn home(&self) -> Result<HomeExperts, CheckpointError> {
+        let experts = self.spec().experts;
+        Ok(HomeExperts::new(self.shared()?, experts, Vec::new()))
+    }
 }
 
 /// An expert of `source` with the error of `ExpertSource`, whose cause says which tensor.

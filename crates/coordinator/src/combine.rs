@@ -1,7 +1,7 @@
 //! Results → outputs in token order, and the shared expert beside them.
 
-use expertmesh_exchange::{ExchangeKind, KeptChoices, LossCause};
-use expertmesh_experts::{INLINE_NS, Scratch, for_each_row_block};
+use expertmesh_exchange::{Beside, ExchangeKind, KeptChoices, LossCause, OwnChoice};
+use expertmesh_experts::{HomeRows, INLINE_NS, for_each_row_block};
 use expertmesh_kernels::{Format, decode_row, encode_row};
 use expertmesh_telemetry::spans;
 use expertmesh_transport::monotonic_ns;
@@ -13,8 +13,8 @@ use crate::connect::Coordinator;
 use crate::engine::Exchange;
 use crate::error::CoordinatorError;
 
-/// Rows of the shared expert, and how long they took, nanoseconds.
-type SharedRows = (Vec<f32>, u64);
+/// Rows that the coordinator computed as a home, and how long they took, nanoseconds.
+type OwnRows = (HomeRows, u64);
 
 /// Multiply-adds of a combine per nanosecond, for the choice between inline and pool only.
 const ADDS_PER_NS: u64 = 6;
@@ -25,15 +25,17 @@ const MOST_PIECES: usize = 8;
 // === impl Coordinator ===
 
 impl Coordinator {
-    /// In `star` the coordinator is home: its shared expert runs while rows travel.
-    pub(crate) fn start_shared(
+    /// In `star` the coordinator is home: what a home computes itself runs while rows travel.
+    /// `own` are the choices of free experts.
+    pub(crate) fn start_own(
         &self,
         x: &ArcArray2<f32>,
-    ) -> Option<oneshot::Receiver<Result<SharedRows, CoordinatorError>>> {
-        if self.config.exchange != ExchangeKind::Star || x.is_empty() {
+        own: Vec<OwnChoice>,
+    ) -> Option<oneshot::Receiver<Result<OwnRows, CoordinatorError>>> {
+        if self.config.exchange != ExchangeKind::Star || x.is_empty() || self.home.is_empty() {
             return None;
         }
-        let expert = self.shared.clone()?;
+        let home = self.home.clone();
         let (sender, rows) = oneshot::channel();
         let (x, wire) = (x.clone(), self.config.wire_dtype);
         self.compute.run(INLINE_NS + 1, move || {
@@ -42,14 +44,11 @@ impl Coordinator {
             let hidden = x.ncols();
             // Rows at home pass the wire's format like all others.
             let x = through_wire(x.as_slice().unwrap_or_default(), hidden, wire);
-            let mut out = vec![0.0; x.len()];
-            let outcome = expert.forward(&x, &mut out, &mut Scratch::default());
+            let own = own.iter().map(|own| (own.token, own.expert));
+            let outcome = home.run(&x, hidden, wire, own);
             let took = monotonic_ns() - started;
-            let _ = sender.send(
-                outcome
-                    .map(|()| (out, took))
-                    .map_err(CoordinatorError::from),
-            );
+            let outcome = outcome.map(|rows| (rows, took));
+            let _ = sender.send(outcome.map_err(CoordinatorError::from));
         });
         Some(rows)
     }
@@ -63,7 +62,7 @@ impl Coordinator {
         &self,
         exchange: Exchange,
         tokens: usize,
-        shared: Option<Vec<f32>>,
+        own: HomeRows,
     ) -> Result<(Array2<f32>, Exchange), CoordinatorError> {
         let hidden = self.hidden();
         let mut out = self.engine.take_output(tokens * hidden);
@@ -78,9 +77,7 @@ impl Coordinator {
                 if at > 0 {
                     tokio::task::yield_now().await;
                 }
-                span.in_scope(|| {
-                    combine_rows(&exchange, at * piece, rows, hidden, shared.as_deref())
-                });
+                span.in_scope(|| combine_rows(&exchange, at * piece, rows, hidden, &own));
             }
             (out, exchange)
         } else {
@@ -88,7 +85,7 @@ impl Coordinator {
             self.compute.run(cost_ns, move || {
                 let _entered = span.entered();
                 for_each_row_block(&mut out, hidden, |first, rows| {
-                    combine_rows(&exchange, first, rows, hidden, shared.as_deref());
+                    combine_rows(&exchange, first, rows, hidden, &own);
                 });
                 let _ = sender.send((out, exchange));
             });
@@ -122,13 +119,16 @@ fn combine_rows(
     first: usize,
     rows: &mut [f32],
     hidden: usize,
-    shared: Option<&[f32]>,
+    own: &HomeRows,
 ) {
     let tokens = first..first + rows.len() / hidden.max(1);
     match exchange {
         Exchange::Star(run) => {
-            let shared = shared.map(|all| &all[tokens.start * hidden..tokens.end * hidden]);
-            run.combine(tokens, rows, shared);
+            let beside = Beside {
+                shared: own.shared.as_deref(),
+                own: &own.own,
+            };
+            run.combine(tokens, rows, beside);
         }
         Exchange::AllToAll(run) => {
             for shard in &run.shards {

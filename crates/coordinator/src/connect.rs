@@ -7,7 +7,7 @@ use std::time::Duration;
 use expertmesh_exchange::{
     COORDINATOR, ClockMap, ExchangeKind, HostTable, Limits, LossCause, OnLoss,
 };
-use expertmesh_experts::{ComputePool, SharedExpert};
+use expertmesh_experts::{ComputePool, HomeExperts};
 use expertmesh_routing::Gate;
 use expertmesh_transport::{
     CloseReason, LinkOptions, StreamHello, StreamSink, TransportError, WorkerClient, boot_id,
@@ -28,7 +28,7 @@ pub struct Coordinator {
     pub(crate) endpoints: Vec<v1::Endpoint>,
     pub(crate) session: u64,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) shared: Option<Arc<SharedExpert>>,
+    pub(crate) home: HomeExperts,
     pub(crate) table: HostTable,
     pub(crate) limits: Limits,
     pub(crate) compute: ComputePool,
@@ -63,7 +63,7 @@ impl Coordinator {
     pub async fn connect(config: CoordinatorConfig) -> Result<Self, CoordinatorError> {
         config.validate()?;
         let gate = Arc::new(config.source.gate()?);
-        let shared = config.source.shared()?;
+        let home = config.source.home()?;
         let compute = ComputePool::new(config.threads, &config.name)?;
         let described = describe_all(&config).await?;
         let endpoints = endpoints(&config);
@@ -99,6 +99,7 @@ impl Coordinator {
         let limits = Limits {
             row_bytes: spec.hidden * config.wire_dtype.bytes(),
             chunk_bytes: config.chunk_bytes,
+            row_per_choice: false,
         };
         info!(
             session,
@@ -110,7 +111,7 @@ impl Coordinator {
             table: HostTable::new(&config.placement),
             limits,
             gate,
-            shared,
+            home,
             compute,
             engine,
             next_step: AtomicU64::new(0),

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use expertmesh_exchange::{ClockMap, HomeRun, LossCause, Outgoing, RowSource, StepError};
+use expertmesh_exchange::{
+    ClockMap, HomeRun, LossCause, Outgoing, OwnChoice, RowSource, StepError,
+};
 use expertmesh_transport::{Outbox, StreamHandle, Watchdog, monotonic_ns};
 use expertmesh_wire::{BufferPool, FrameKind, FrameView, RemoteError, v1};
 use ndarray::ArcArray2;
@@ -363,6 +365,14 @@ impl Active {
 // === impl Exchange ===
 
 impl Exchange {
+    /// Choices that the coordinator computes itself: those of free experts, where it is home.
+    pub(crate) fn own_choices(&self) -> Vec<OwnChoice> {
+        match self {
+            Self::Star(run) => run.plan().own.clone(),
+            Self::AllToAll(_) | Self::Floor(_) => Vec::new(),
+        }
+    }
+
     fn deadline_ns(&self) -> u64 {
         match self {
             Self::Star(run) => run.deadline_ns(),

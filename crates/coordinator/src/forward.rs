@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, TrafficLedger};
+use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, Target, TrafficLedger};
+use expertmesh_experts::HomeRows;
 use expertmesh_kernels::{Format, round_bf16};
-use expertmesh_routing::{AdmitContext, Fate, OverflowLedger, Route, admit};
+use expertmesh_routing::{Admission, AdmitContext, Fate, OverflowLedger, Route, admit};
 use expertmesh_telemetry::{StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
 use ndarray::{ArcArray2, Array2};
@@ -26,8 +27,8 @@ pub struct StepOutput {
     pub output: Array2<f32>,
     /// The gate's choices.
     pub route: Route,
-    /// `[tokens × k]` what became of each choice.
-    pub fates: Vec<Fate>,
+    /// What was done for each choice, its fates being the last word.
+    pub admission: Admission,
     /// The choices counted by expert.
     pub overflow: OverflowLedger,
     /// Where the time went.
@@ -110,15 +111,16 @@ impl Coordinator {
             .await?;
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
-        let mut fates = admit(&route, &self.config.capacity, &AdmitContext::default())?.fates;
-        let homes = self.settle_losses(step, &route, &mut fates)?;
+        let mut admission = self.admit(step, &route)?;
+        let homes = self.settle_losses(step, &route, &mut admission)?;
         let Planned {
             kept,
             ledger,
             exchange,
-        } = self.plan(step, &route, &fates, &homes, &mut at)?;
+        } = self.plan(step, &route, &admission, &homes, &mut at)?;
         drop(planning);
 
+        let own = exchange.own_choices();
         let ended = self.engine.begin(step, exchange, x.clone());
         let guard = StepGuard {
             coordinator: self,
@@ -128,7 +130,7 @@ impl Coordinator {
         while debug_span!(spans::PACK).in_scope(|| self.engine.pump_one(step)) {
             tokio::task::yield_now().await;
         }
-        let shared = self.start_shared(&x);
+        let own = self.start_own(&x, own);
         let outcome = ended.await;
         let exchange = guard.finish();
         let outcome = outcome.map_err(|error| CoordinatorError::Internal(error.to_string()))?;
@@ -144,31 +146,31 @@ impl Coordinator {
         let exchange =
             exchange.ok_or_else(|| CoordinatorError::Internal("step without its run".into()))?;
         self.engine.mark_late(late(&exchange));
-        let shared = match shared {
-            None => None,
+        let own = match own {
+            None => HomeRows::default(),
             Some(rows) => {
                 let rows = rows
                     .await
                     .map_err(|e| CoordinatorError::Internal(e.to_string()))??;
                 at.shared = rows.1;
-                Some(rows.0)
+                rows.0
             }
         };
         let lost = lost_origins(&exchange, &kept);
-        let (output, exchange) = self.combine(exchange, x.nrows(), shared).await?;
+        let (output, exchange) = self.combine(exchange, x.nrows(), own).await?;
         at.done = monotonic_ns();
 
         for origin in lost {
-            fates[origin as usize] = Fate::Lost;
+            admission.fates[origin as usize] = Fate::Lost;
         }
         let (record, critical_endpoint) = record(
             &self.engine,
             &exchange,
             &at,
             &ledger,
-            self.executed(&route, &fates),
+            self.executed(&route, &admission),
         );
-        let overflow = OverflowLedger::tally(&route, &fates, &self.config.capacity)?;
+        let overflow = OverflowLedger::tally(&route, &admission.fates, &self.config.capacity)?;
         debug_assert!(
             overflow.check_conservation().is_ok(),
             "a choice is unaccounted for"
@@ -181,7 +183,7 @@ impl Coordinator {
             step,
             output,
             route,
-            fates,
+            admission,
             overflow,
             record,
             traffic,
@@ -221,7 +223,7 @@ impl Coordinator {
         &self,
         step: u64,
         route: &Route,
-        fates: &mut [Fate],
+        admission: &mut Admission,
     ) -> Result<Vec<u32>, CoordinatorError> {
         let workers = 1..u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
         let down: Vec<(u32, LossCause)> = workers
@@ -241,9 +243,10 @@ impl Coordinator {
             return Err(lost(*first, cause).into());
         }
         let is_down = |id: u32| down.iter().any(|(one, _)| *one == id);
-        for (fate, expert) in fates.iter_mut().zip(&route.experts) {
-            if *fate == Fate::Computed && self.table.host(*expert).is_some_and(is_down) {
-                *fate = Fate::Lost;
+        for choice in 0..route.choices() {
+            let host = self.host_of(route, admission, choice);
+            if host.is_some_and(is_down) {
+                admission.fates[choice] = Fate::Lost;
             }
         }
         let homes: Vec<u32> = workers.filter(|id| !is_down(*id)).collect();
@@ -254,14 +257,37 @@ impl Coordinator {
     }
 
     /// Choices computed by each worker.
-    fn executed(&self, route: &Route, fates: &[Fate]) -> Vec<u64> {
+    fn executed(&self, route: &Route, admission: &Admission) -> Vec<u64> {
         let mut counts = vec![0; self.endpoints.len() - 1];
-        for (expert, fate) in route.experts.iter().zip(fates) {
-            if let (Fate::Computed, Some(host)) = (fate, self.table.host(*expert)) {
+        for choice in 0..route.choices() {
+            if let Some(host) = self.host_of(route, admission, choice) {
                 counts[host as usize - 1] += 1;
             }
         }
         counts
+    }
+
+    /// Endpoint of the worker that computes a choice; `None` if none does.
+    fn host_of(&self, route: &Route, admission: &Admission, choice: usize) -> Option<u32> {
+        if !matches!(admission.fates[choice], Fate::Computed | Fate::Rerouted) {
+            return None;
+        }
+        let target = Target {
+            expert: admission.executed(route, choice),
+            replica: admission.replica(choice),
+            wave: 0,
+        };
+        self.table.host(target.pack())
+    }
+
+    /// What capacity leaves of the gate's choices.
+    fn admit(&self, step: u64, route: &Route) -> Result<Admission, CoordinatorError> {
+        let context = AdmitContext {
+            step,
+            layer: self.config.source.spec().layer,
+            ..AdmitContext::default()
+        };
+        Ok(admit(route, &self.config.capacity, &context)?)
     }
 }
 

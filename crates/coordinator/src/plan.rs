@@ -6,7 +6,7 @@ use expertmesh_exchange::{
     COORDINATOR, CombineRule, ExchangeKind, HomeRun, HomeSetup, KeptChoices, ShardPlan,
     TrafficLedger, shard_ranges,
 };
-use expertmesh_routing::{Fate, Route, WeightDtype};
+use expertmesh_routing::{Admission, Route, WeightDtype};
 use expertmesh_transport::monotonic_ns;
 use expertmesh_wire::Tag;
 
@@ -30,7 +30,7 @@ impl Coordinator {
         &self,
         step: u64,
         route: &Route,
-        fates: &[Fate],
+        admission: &Admission,
         homes: &[u32],
         at: &mut Moments,
     ) -> Result<Planned, CoordinatorError> {
@@ -46,7 +46,7 @@ impl Coordinator {
         };
         let kept: Vec<KeptChoices> = ranges
             .iter()
-            .map(|(_, range)| KeptChoices::new(route, fates, range.clone()))
+            .map(|(_, range)| KeptChoices::new(route, admission, range.clone()))
             .collect();
         let plans: Vec<ShardPlan> = ranges
             .iter()
@@ -143,11 +143,8 @@ impl Coordinator {
 
     pub(crate) fn rule(&self) -> CombineRule {
         let router = self.gate.config();
-        CombineRule {
-            row_format: self.config.wire_dtype,
-            dtype: router.dtype,
-            weight_in_dtype: router.weight_dtype == WeightDtype::Model,
-        }
+        let weight_in_dtype = router.weight_dtype == WeightDtype::Model;
+        CombineRule::new(self.config.wire_dtype, router.dtype, weight_in_dtype)
     }
 
     pub(crate) fn hidden(&self) -> usize {

@@ -140,14 +140,16 @@ fn f32_bytes(values: &[f32]) -> Bytes {
 
 fn routing(step: &StepOutput) -> v1::Routing {
     let route = &step.route;
-    let executed = route
-        .experts
-        .iter()
-        .zip(&step.fates)
-        .flat_map(|(expert, fate)| {
-            let computed = matches!(fate, Fate::Computed | Fate::Rerouted);
-            (if computed { *expert } else { u32::MAX }).to_le_bytes()
-        });
+    let fates = &step.admission.fates;
+    let executed = fates.iter().enumerate().flat_map(|(choice, fate)| {
+        let computed = matches!(fate, Fate::Computed | Fate::Rerouted);
+        let expert = if computed {
+            step.admission.executed(route, choice)
+        } else {
+            u32::MAX
+        };
+        expert.to_le_bytes()
+    });
     v1::Routing {
         router_logits: f32_bytes(&route.logits),
         chosen_expert: route
@@ -157,7 +159,7 @@ fn routing(step: &StepOutput) -> v1::Routing {
             .collect(),
         executed_expert: executed.collect(),
         gate_weight: f32_bytes(&route.weights),
-        fate: step.fates.iter().map(|fate| *fate as u8).collect(),
+        fate: fates.iter().map(|fate| *fate as u8).collect(),
     }
 }
 

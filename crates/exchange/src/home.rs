@@ -25,7 +25,8 @@ pub enum HomeAction {
 /// Sends a shard's chunks within the credits of each host and waits for their results.
 ///
 /// Chunks of a host go out in order; hosts are served in turn, so that the first chunk of every
-/// host is under way before any second one. Knows indices only, never rows.
+/// host is under way before any second one. Chunks of a later wave wait for the results of the
+/// earlier ones. Knows indices only, never rows.
 #[derive(Debug)]
 pub struct Home {
     step: u64,
@@ -44,7 +45,8 @@ pub struct Home {
 struct HostState {
     endpoint: u32,
     name: String,
-    chunks: usize,
+    /// The wave of every chunk, rising.
+    waves: Vec<u8>,
     next: usize,
     answered: Vec<bool>,
     in_flight: usize,
@@ -71,14 +73,14 @@ impl Home {
             .map(|host| HostState {
                 endpoint: host.endpoint,
                 name: name_of(names, host.endpoint),
-                chunks: host.chunks.len(),
+                waves: host.chunks.iter().map(|chunk| chunk.wave).collect(),
                 next: 0,
                 answered: vec![false; host.chunks.len()],
                 in_flight: 0,
                 lost: None,
             })
             .collect();
-        let open = hosts.iter().map(|host| host.chunks).sum();
+        let open = hosts.iter().map(|host| host.waves.len()).sum();
         let mut home = Self {
             step,
             hosts,
@@ -142,6 +144,8 @@ impl Home {
         state.lost = Some(cause);
         state.in_flight = 0;
         self.open -= unanswered;
+        // A wave may have waited for this host alone.
+        self.send_more();
         self.end_if_done();
     }
 
@@ -200,11 +204,30 @@ impl Home {
             .unwrap_or_default()
     }
 
+    /// The wave that is under way: the earliest of which a result is awaited.
+    fn wave(&self) -> u8 {
+        let awaited = self.hosts.iter().filter(|host| host.lost.is_none());
+        let first = |host: &HostState| {
+            let mut chunks = host.waves.iter().zip(&host.answered);
+            chunks
+                .find(|(_, answered)| !**answered)
+                .map(|(wave, _)| *wave)
+        };
+        awaited.filter_map(first).min().unwrap_or(0)
+    }
+
     fn send_more(&mut self) {
+        let waves = |host: &HostState| host.waves.last() > Some(&0);
+        let wave = if self.hosts.iter().any(waves) {
+            self.wave()
+        } else {
+            0
+        };
         loop {
             let mut sent = false;
             for (at, host) in self.hosts.iter_mut().enumerate() {
-                if host.lost.is_none() && host.next < host.chunks && host.in_flight < self.credits {
+                let due = host.waves.get(host.next).is_some_and(|next| *next <= wave);
+                if host.lost.is_none() && due && host.in_flight < self.credits {
                     self.actions.push_back(HomeAction::Send {
                         host: at,
                         chunk: host.next,

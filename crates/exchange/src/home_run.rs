@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use expertmesh_kernels::encode_row;
+use expertmesh_kernels::{Format, decode_row, encode_row};
 use expertmesh_wire::{BufferPool, FrameKind, FrameView, FrameWriter, Header, Tag};
 
 use crate::OnLoss;
@@ -12,7 +12,7 @@ use crate::clock::ClockMap;
 use crate::combine::CombineRule;
 use crate::error::{LossCause, StepError};
 use crate::home::{Home, HomeAction};
-use crate::plan::{ShardPlan, index};
+use crate::plan::{OWN, ShardPlan, index};
 use crate::timeline::Timeline;
 
 /// What a [`HomeRun`] is told at its start.
@@ -48,6 +48,15 @@ pub enum RowSource<'a> {
     Encoded(&'a [u8]),
 }
 
+/// What a home computes itself, beside the exchange.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// `[tokens, hidden]` of the shared expert, where there is one.
+    pub shared: Option<&'a [f32]>,
+    /// Result rows of [`ShardPlan::own`], in the wire's format.
+    pub own: &'a [u8],
+}
+
 /// What the driver of a [`HomeRun`] must do.
 #[derive(Debug)]
 pub enum Outgoing {
@@ -76,6 +85,44 @@ pub struct HomeRun {
     /// Until when each host's experts are accounted for: chunks of one batch share its time.
     counted_ns: Vec<u64>,
     timeline: Timeline,
+}
+
+// === impl RowSource ===
+
+impl RowSource<'_> {
+    /// Copies or encodes the rows of `tokens` into `slots`.
+    fn pack<'a>(
+        self,
+        format: Format,
+        hidden: usize,
+        tokens: &[u32],
+        slots: impl Iterator<Item = &'a mut [u8]>,
+    ) {
+        let row_bytes = hidden * format.bytes();
+        for (slot, token) in slots.zip(tokens) {
+            let token = *token as usize;
+            match self {
+                Self::F32(x) => {
+                    encode_row(format, &x[token * hidden..(token + 1) * hidden], slot);
+                }
+                Self::Encoded(x) => {
+                    slot.copy_from_slice(&x[token * row_bytes..(token + 1) * row_bytes]);
+                }
+            }
+        }
+    }
+
+    /// The row `[hidden]` of `token`, decoded.
+    fn read(self, format: Format, token: usize, row: &mut [f32]) {
+        let hidden = row.len();
+        match self {
+            Self::F32(x) => row.copy_from_slice(&x[token * hidden..(token + 1) * hidden]),
+            Self::Encoded(x) => {
+                let row_bytes = hidden * format.bytes();
+                decode_row(format, &x[token * row_bytes..(token + 1) * row_bytes], row);
+            }
+        }
+    }
 }
 
 // === impl HomeRun ===
@@ -212,23 +259,33 @@ impl HomeRun {
         self.home.deadline_ns()
     }
 
-    /// Adds up the outputs of `tokens` into `out` `[tokens, hidden]`, in slot order; `shared` is
-    /// `[tokens, hidden]` of the same tokens. Lost choices add nothing.
-    pub fn combine(&self, tokens: Range<usize>, out: &mut [f32], shared: Option<&[f32]>) {
+    /// Adds up the outputs of `tokens` into `out` `[tokens, hidden]`, in slot order. `beside` is
+    /// of all of the shard's tokens. Lost choices add nothing.
+    pub fn combine(&self, tokens: Range<usize>, out: &mut [f32], beside: Beside<'_>) {
         let hidden = self.setup.hidden as usize;
         for (at, token) in tokens.enumerate() {
             let row = &mut out[at * hidden..(at + 1) * hidden];
-            self.setup.rule.sum(self.results_of(token), row);
-            let shared = shared.map(|shared| &shared[at * hidden..(at + 1) * hidden]);
+            self.setup.rule.sum(self.results_of(token, beside.own), row);
+            let shared = beside.shared;
+            let shared = shared.map(|all| &all[token * hidden..(token + 1) * hidden]);
             self.setup.rule.finish(row, shared);
         }
     }
 
-    /// Gate weights and result rows of a token's kept choices that came back, in slot order.
-    fn results_of(&self, token: usize) -> impl Iterator<Item = (f32, &[u8])> {
+    /// Weights and result rows of a token's kept choices that came back, in slot order.
+    fn results_of<'a>(
+        &'a self,
+        token: usize,
+        own: &'a [u8],
+    ) -> impl Iterator<Item = (f32, &'a [u8])> {
         let choices = self.plan.offsets[token] as usize..self.plan.offsets[token + 1] as usize;
-        choices.filter_map(|choice| {
+        let row_bytes = self.setup.hidden as usize * self.setup.rule.row_format.bytes();
+        choices.filter_map(move |choice| {
             let from = self.plan.results[choice];
+            if from.host == OWN {
+                let first = from.row as usize * row_bytes;
+                return Some((self.plan.weights[choice], &own[first..first + row_bytes]));
+            }
             let frame = self.results[from.host as usize][from.chunk as usize].as_ref()?;
             Some((self.plan.weights[choice], frame.row(from.row as usize)))
         })
@@ -238,7 +295,7 @@ impl HomeRun {
     pub fn lost(&self) -> Vec<u32> {
         let missing = |at: &usize| {
             let from = self.plan.results[*at];
-            self.results[from.host as usize][from.chunk as usize].is_none()
+            from.host != OWN && self.results[from.host as usize][from.chunk as usize].is_none()
         };
         (0..self.plan.choices())
             .filter(missing)
@@ -301,22 +358,15 @@ impl HomeRun {
         {
             word.copy_from_slice(&expert.to_le_bytes());
         }
+        let slots = body.chunks_exact_mut(row_bytes.max(1));
         let tokens = &plan.tokens[piece.rows.clone()];
-        let hidden = self.setup.hidden as usize;
-        for (slot, token) in body.chunks_exact_mut(row_bytes.max(1)).zip(tokens) {
-            let token = *token as usize;
-            match rows {
-                RowSource::F32(x) => {
-                    encode_row(
-                        header.format,
-                        &x[token * hidden..(token + 1) * hidden],
-                        slot,
-                    );
-                }
-                RowSource::Encoded(x) => {
-                    slot.copy_from_slice(&x[token * row_bytes..(token + 1) * row_bytes]);
-                }
-            }
+        if self.setup.rule.weight_on_input {
+            // Every choice has a row of its own.
+            let weights = plan.kept[piece.choices.clone()].iter();
+            let weights = weights.map(|kept| self.plan.weights[*kept as usize]);
+            self.pack_weighted(rows, tokens, weights, slots);
+        } else {
+            rows.pack(header.format, self.setup.hidden as usize, tokens, slots);
         }
         let now = now_ns();
         self.packed_ns[host][chunk] = now;
@@ -324,6 +374,23 @@ impl HomeRun {
         header.budget_ns = self.setup.deadline_ns.saturating_sub(now);
         writer.set_header(&header);
         writer.finish()
+    }
+
+    /// Rows multiplied by the weights of the choices that they are for.
+    fn pack_weighted<'a>(
+        &self,
+        rows: RowSource<'_>,
+        tokens: &[u32],
+        weights: impl Iterator<Item = f32>,
+        slots: impl Iterator<Item = &'a mut [u8]>,
+    ) {
+        let (rule, hidden) = (self.setup.rule, self.setup.hidden as usize);
+        let mut row = vec![0.0; hidden];
+        for ((slot, token), weight) in slots.zip(tokens).zip(weights) {
+            rows.read(rule.row_format, *token as usize, &mut row);
+            rule.weigh_input(weight, &mut row);
+            encode_row(rule.row_format, &row, slot);
+        }
     }
 
     fn header(&self, chunk: u32, extent: u32) -> Header {

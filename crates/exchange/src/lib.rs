@@ -6,7 +6,7 @@
 //!
 //! Reading order:
 //!
-//! 1. [`HostTable`], [`ShardPlan`]: route + placement → rows for each expert host, cut to chunks.
+//! 1. [`Target`], [`HostTable`], [`ShardPlan`]: route + placement → rows for each expert host, cut to chunks.
 //! 2. [`TrafficLedger`]: the messages, rows and bytes that follow from plans, and from nothing else.
 //! 3. [`Home`]: the machine of an endpoint that is home to tokens: sends rows within its credits,
 //!    waits for results, meets the deadline.
@@ -36,6 +36,7 @@ mod jobs;
 mod ledger;
 mod plan;
 mod shard_run;
+mod target;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -45,12 +46,15 @@ pub use combine::CombineRule;
 pub use conductor::{Conductor, ConductorAction};
 pub use error::{LossCause, StepError};
 pub use home::{Home, HomeAction};
-pub use home_run::{HomeRun, HomeSetup, Outgoing, RowSource};
+pub use home_run::{Beside, HomeRun, HomeSetup, Outgoing, RowSource};
 pub use host::{Cohort, Host, HostAction};
 pub use jobs::{RowsJob, error_frame};
 pub use ledger::{LinkCell, TrafficLedger};
-pub use plan::{Chunk, HostPlan, HostTable, Kept, KeptChoices, Limits, ShardPlan, shard_ranges};
+pub use plan::{
+    Chunk, HostPlan, HostTable, Kept, KeptChoices, Limits, OwnChoice, ShardPlan, shard_ranges,
+};
 pub use shard_run::{CombinedFrame, ShardFrame, write_combined, write_shard};
+pub use target::Target;
 pub use timeline::Timeline;
 
 use std::fmt;

@@ -3,15 +3,21 @@
 use std::ops::Range;
 
 use expertmesh_placement::Placement;
-use expertmesh_routing::{Fate, Route};
+use expertmesh_routing::{Admission, Fate, Route};
 use expertmesh_wire::encoded_len;
 
+use crate::target::Target;
 use crate::timeline::TIMELINE_WORDS;
 
-/// Which endpoint executes which expert.
+/// Which endpoints execute which expert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTable {
+    /// `[E + 1]` offsets into `of`.
+    first: Vec<u32>,
+    /// Endpoints of every expert, the first replica first.
     of: Vec<u32>,
+    /// Experts after those that endpoints hold: every home answers for them itself.
+    free: u32,
     endpoints: u32,
 }
 
@@ -20,9 +26,9 @@ pub struct HostTable {
 pub struct Kept<'a> {
     /// `[tokens + 1]`: the choices of token `t` are `offsets[t]..offsets[t + 1]`.
     pub offsets: &'a [u32],
-    /// `[choices]` expert ids.
-    pub experts: &'a [u32],
-    /// `[choices]` gate weights.
+    /// `[choices]` packed [`Target`]s.
+    pub targets: &'a [u32],
+    /// `[choices]` weights that results are multiplied by.
     pub weights: &'a [f32],
 }
 
@@ -31,11 +37,11 @@ pub struct Kept<'a> {
 pub struct KeptChoices {
     /// `[tokens + 1]` offsets of each token's kept choices.
     pub offsets: Vec<u32>,
-    /// `[choices]` expert ids.
-    pub experts: Vec<u32>,
-    /// `[choices]` gate weights.
+    /// `[choices]` packed [`Target`]s.
+    pub targets: Vec<u32>,
+    /// `[choices]` weights that results are multiplied by.
     pub weights: Vec<f32>,
-    /// `[choices]` where each stands in the route: `token × k + slot`.
+    /// `[choices]` where each stands in the route.
     pub origin: Vec<u32>,
 }
 
@@ -46,6 +52,9 @@ pub struct Limits {
     pub row_bytes: usize,
     /// The longest encoded frame, request or result, that a chunk may give.
     pub chunk_bytes: usize,
+    /// Whether every choice has a row of its own, as a layer needs that weighs the rows it sends;
+    /// else a token's row goes to a host once.
+    pub row_per_choice: bool,
 }
 
 /// Rows and choices of one message to a host.
@@ -55,6 +64,8 @@ pub struct Chunk {
     pub rows: Range<usize>,
     /// Range in [`HostPlan::experts`].
     pub choices: Range<usize>,
+    /// The wave it is sent in: not before the results of every earlier wave are in.
+    pub wave: u8,
 }
 
 /// What one expert host gets of a shard: each token's row once, however many of its experts live
@@ -63,7 +74,7 @@ pub struct Chunk {
 pub struct HostPlan {
     /// Endpoint id of the host.
     pub endpoint: u32,
-    /// `[rows]` token (local to the shard) of each row, ascending.
+    /// `[rows]` token (local to the shard) of each row, ascending in a wave.
     pub tokens: Vec<u32>,
     /// `[rows + 1]` offsets into `experts`.
     pub offsets: Vec<u32>,
@@ -78,12 +89,24 @@ pub struct HostPlan {
 /// Where the result row of a choice arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ResultAt {
-    /// Index in [`ShardPlan::hosts`].
+    /// Index in [`ShardPlan::hosts`], or [`OWN`].
     pub(crate) host: u32,
     /// Chunk of that host.
     pub(crate) chunk: u32,
-    /// Row of the chunk's result frame.
+    /// Row of the chunk's result frame, or position in [`ShardPlan::own`].
     pub(crate) row: u32,
+}
+
+/// In place of a host: the home computes the choice itself.
+pub(crate) const OWN: u32 = u32::MAX;
+
+/// A choice for which its home answers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnChoice {
+    /// Token, local to the shard.
+    pub token: u32,
+    /// A free expert.
+    pub expert: u32,
 }
 
 /// The plan of one home's tokens.
@@ -95,8 +118,10 @@ pub struct ShardPlan {
     pub tokens: usize,
     /// `[tokens + 1]` offsets of each token's kept choices.
     pub offsets: Vec<u32>,
-    /// `[choices]` gate weight of each kept choice.
+    /// `[choices]` weight of each kept choice.
     pub weights: Vec<f32>,
+    /// Choices of free experts, in token order.
+    pub own: Vec<OwnChoice>,
     /// Hosts that get rows, ascending by endpoint.
     pub hosts: Vec<HostPlan>,
     pub(crate) results: Vec<ResultAt>,
@@ -112,31 +137,63 @@ pub fn shard_ranges(tokens: usize, homes: usize) -> Vec<Range<usize>> {
 // === impl HostTable ===
 
 impl HostTable {
-    /// The hosts of a placement: worker `w` is endpoint `w + 1`. Of several replicas the first
-    /// executes.
+    /// The hosts of a placement: worker `w` is endpoint `w + 1`.
     pub fn new(placement: &Placement) -> Self {
-        let experts = u32::try_from(placement.experts()).unwrap_or(u32::MAX);
-        Self {
-            of: (0..experts)
-                .map(|expert| placement.primary(expert as usize) + 1)
-                .collect(),
-            endpoints: u32::try_from(placement.workers()).unwrap_or(u32::MAX) + 1,
-        }
+        let hosts = (0..placement.experts()).map(|expert| {
+            let replicas = placement.replicas(expert).iter();
+            replicas.map(|worker| worker + 1).collect::<Vec<u32>>()
+        });
+        Self::from_replicas(hosts, index(placement.workers()) + 1)
     }
 
-    /// The hosts named one by one: `of[expert]` is an endpoint id below `endpoints`.
+    /// One host for each expert: `of[expert]` is an endpoint id below `endpoints`.
     pub fn from_endpoints(of: Vec<u32>, endpoints: u32) -> Self {
-        Self { of, endpoints }
+        Self::from_replicas(of.into_iter().map(|host| [host]), endpoints)
     }
 
-    /// Endpoint id of the host of `expert`, `None` for an expert that does not exist.
-    pub fn host(&self, expert: u32) -> Option<u32> {
-        self.of.get(expert as usize).copied()
+    /// The hosts named one by one: every list names endpoints below `endpoints`, at least one.
+    pub fn from_replicas<L: AsRef<[u32]>>(of: impl IntoIterator<Item = L>, endpoints: u32) -> Self {
+        let mut table = Self {
+            first: vec![0],
+            of: Vec::new(),
+            free: 0,
+            endpoints,
+        };
+        for hosts in of {
+            table.of.extend_from_slice(hosts.as_ref());
+            table.first.push(index(table.of.len()));
+        }
+        table
     }
 
-    /// Number of experts.
+    /// The same table with `free` experts more that no endpoint holds.
+    #[must_use]
+    pub fn with_free(mut self, free: usize) -> Self {
+        self.free = index(free);
+        self
+    }
+
+    /// Endpoint id of the host of a packed [`Target`], `None` for an expert or a replica that does
+    /// not exist and for free experts.
+    pub fn host(&self, target: u32) -> Option<u32> {
+        let Target {
+            expert, replica, ..
+        } = Target::unpack(target);
+        let ends = self.first.get(expert as usize..expert as usize + 2)?;
+        self.of[ends[0] as usize..ends[1] as usize]
+            .get(usize::from(replica))
+            .copied()
+    }
+
+    /// Whether a packed [`Target`] is of a free expert.
+    pub fn is_free(&self, target: u32) -> bool {
+        let expert = Target::unpack(target).expert as usize;
+        (self.experts()..self.experts() + self.free as usize).contains(&expert)
+    }
+
+    /// Number of experts that endpoints hold.
     pub fn experts(&self) -> usize {
-        self.of.len()
+        self.first.len().saturating_sub(1)
     }
 
     /// Number of endpoints, the coordinator included.
@@ -148,27 +205,31 @@ impl HostTable {
 // === impl KeptChoices ===
 
 impl KeptChoices {
-    /// The choices of `tokens` in `route` whose fate says that an expert computes them, in token
-    /// order and, within a token, in slot order.
-    pub fn new(route: &Route, fates: &[Fate], tokens: Range<usize>) -> Self {
-        let k = route.top_k;
+    /// The choices of `tokens` in `route` that `admission` has computed, in token order and,
+    /// within a token, in slot order.
+    pub fn new(route: &Route, admission: &Admission, tokens: Range<usize>) -> Self {
+        let most = tokens.len() * route.top_k;
         let mut kept = Self {
             offsets: Vec::with_capacity(tokens.len() + 1),
-            experts: Vec::with_capacity(tokens.len() * k),
-            weights: Vec::with_capacity(tokens.len() * k),
-            origin: Vec::with_capacity(tokens.len() * k),
+            targets: Vec::with_capacity(most),
+            weights: Vec::with_capacity(most),
+            origin: Vec::with_capacity(most),
         };
         kept.offsets.push(0);
         for token in tokens {
-            let choices = token * k..(token + 1) * k;
-            for (at, fate) in choices.clone().zip(&fates[choices]) {
-                if matches!(fate, Fate::Computed | Fate::Rerouted) {
-                    kept.experts.push(route.experts[at]);
-                    kept.weights.push(route.weights[at]);
+            for at in route.choices_of(token) {
+                if matches!(admission.fates[at], Fate::Computed | Fate::Rerouted) {
+                    let target = Target {
+                        expert: admission.executed(route, at),
+                        replica: admission.replica(at),
+                        wave: admission.wave(at),
+                    };
+                    kept.targets.push(target.pack());
+                    kept.weights.push(admission.weight(route, at));
                     kept.origin.push(index(at));
                 }
             }
-            kept.offsets.push(index(kept.experts.len()));
+            kept.offsets.push(index(kept.targets.len()));
         }
         kept
     }
@@ -177,7 +238,7 @@ impl KeptChoices {
     pub fn as_kept(&self) -> Kept<'_> {
         Kept {
             offsets: &self.offsets,
-            experts: &self.experts,
+            targets: &self.targets,
             weights: &self.weights,
         }
     }
@@ -197,33 +258,60 @@ impl Limits {
 impl ShardPlan {
     /// Plans the kept choices of `home`'s tokens: rows for each host, chunks, places of results.
     ///
-    /// Experts are looked up in `table`; every one must be there (the caller checks what arrives
-    /// from the network). Linear in tokens and choices.
+    /// Targets are looked up in `table`; every one must be there (the caller checks what arrives
+    /// from the network). Linear in tokens and choices, once for every wave.
     pub fn new(home: u32, kept: Kept<'_>, table: &HostTable, limits: Limits) -> Self {
         let tokens = kept.offsets.len().saturating_sub(1);
+        let choices = kept.targets.len();
         let mut by_endpoint: Vec<Option<HostPlan>> = vec![None; table.endpoints()];
-        let choices = kept.experts.len();
-        let mut position = vec![(0u32, 0u32); choices];
-        for token in 0..tokens {
-            let range = kept.offsets[token] as usize..kept.offsets[token + 1] as usize;
-            for choice in range {
-                let expert = kept.experts[choice];
-                let endpoint = table.of[expert as usize];
-                let host = by_endpoint[endpoint as usize]
-                    .get_or_insert_with(|| HostPlan::empty(endpoint, tokens, choices));
-                let at = host.push(index(token), expert, index(choice));
-                position[choice] = (endpoint, at);
+        let mut position = vec![(OWN, 0u32); choices];
+        let mut own = Vec::new();
+        let wave_of = |target: &u32| Target::unpack(*target).wave;
+        let waves = kept.targets.iter().map(wave_of).max().unwrap_or(0);
+        for wave in 0..=waves {
+            for token in 0..tokens {
+                let range = kept.offsets[token] as usize..kept.offsets[token + 1] as usize;
+                for choice in range {
+                    let target = kept.targets[choice];
+                    if waves > 0 && wave_of(&target) != wave {
+                        continue;
+                    }
+                    let expert = Target::unpack(target).expert;
+                    position[choice] = match table.host(target) {
+                        Some(endpoint) => {
+                            let host = by_endpoint[endpoint as usize]
+                                .get_or_insert_with(|| HostPlan::empty(endpoint, tokens, choices));
+                            let token = index(token);
+                            let at = host.push(token, expert, index(choice), limits.row_per_choice);
+                            (endpoint, at)
+                        }
+                        None => {
+                            let token = index(token);
+                            own.push(OwnChoice { token, expert });
+                            (OWN, index(own.len() - 1))
+                        }
+                    };
+                }
             }
+            let hosts = by_endpoint.iter_mut().flatten();
+            hosts.for_each(|host| host.cut(limits, wave));
         }
-        let mut hosts: Vec<HostPlan> = by_endpoint.into_iter().flatten().collect();
+        let hosts: Vec<HostPlan> = by_endpoint.into_iter().flatten().collect();
         let mut host_at = vec![0u32; table.endpoints()];
-        for (at, host) in hosts.iter_mut().enumerate() {
-            host.cut(limits);
+        for (at, host) in hosts.iter().enumerate() {
             host_at[host.endpoint as usize] = index(at);
         }
         let results = position
             .into_iter()
             .map(|(endpoint, at)| {
+                if endpoint == OWN {
+                    let (host, chunk) = (OWN, 0);
+                    return ResultAt {
+                        host,
+                        chunk,
+                        row: at,
+                    };
+                }
                 let host = host_at[endpoint as usize];
                 let chunks = &hosts[host as usize].chunks;
                 let chunk = chunks.partition_point(|chunk| chunk.choices.end <= at as usize);
@@ -240,6 +328,7 @@ impl ShardPlan {
             tokens,
             offsets: kept.offsets.to_vec(),
             weights: kept.weights.to_vec(),
+            own,
             hosts,
             results,
         }
@@ -255,7 +344,8 @@ impl ShardPlan {
     pub fn first_chunks(plans: &[Self], endpoints: usize, credits: usize) -> Vec<u32> {
         let mut chunks = vec![0; endpoints];
         for host in plans.iter().flat_map(|plan| &plan.hosts) {
-            chunks[host.endpoint as usize] += index(host.chunks.len().min(credits));
+            let first_wave = host.chunks.iter().take_while(|chunk| chunk.wave == 0);
+            chunks[host.endpoint as usize] += index(first_wave.count().min(credits));
         }
         chunks
     }
@@ -308,9 +398,12 @@ impl HostPlan {
         }
     }
 
-    /// Adds a choice, with a new row where the token has none here yet; returns its position.
-    fn push(&mut self, token: u32, expert: u32, kept: u32) -> u32 {
-        if self.tokens.last() != Some(&token) {
+    /// Adds a choice, with a new row where the token has none in this wave yet, or where choices
+    /// do not share rows; returns its position.
+    fn push(&mut self, token: u32, expert: u32, kept: u32, row_per_choice: bool) -> u32 {
+        let cut = self.chunks.last().map_or(0, |chunk| chunk.rows.end);
+        let open = self.tokens.len() > cut && self.tokens.last() == Some(&token);
+        if !open || row_per_choice {
             self.tokens.push(token);
             self.offsets.push(index(self.experts.len()));
         }
@@ -323,23 +416,29 @@ impl HostPlan {
         at
     }
 
-    fn cut(&mut self, limits: Limits) {
-        let mut start = 0;
-        for row in 0..self.tokens.len() {
+    /// Cuts the rows since the last cut into chunks.
+    fn cut(&mut self, limits: Limits, wave: u8) {
+        let first = self.chunks.last().map_or(0, |chunk| chunk.rows.end);
+        let mut start = first;
+        for row in first..self.tokens.len() {
             let choices = (self.offsets[row + 1] - self.offsets[start]) as usize;
             if row > start && !limits.fits(row + 1 - start, choices) {
-                self.chunks.push(self.chunk(start..row));
+                self.chunks.push(self.chunk(start..row, wave));
                 start = row;
             }
         }
         if start < self.tokens.len() {
-            self.chunks.push(self.chunk(start..self.tokens.len()));
+            self.chunks.push(self.chunk(start..self.tokens.len(), wave));
         }
     }
 
-    fn chunk(&self, rows: Range<usize>) -> Chunk {
+    fn chunk(&self, rows: Range<usize>, wave: u8) -> Chunk {
         let choices = self.offsets[rows.start] as usize..self.offsets[rows.end] as usize;
-        Chunk { rows, choices }
+        Chunk {
+            rows,
+            choices,
+            wave,
+        }
     }
 }
 

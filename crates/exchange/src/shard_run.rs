@@ -1,6 +1,6 @@
 //! The frames between a coordinator and the homes of its shards (`all-to-all`).
 //!
-//! A `SHARD` index is `counts [tokens] | experts [choices] | weights [choices] | extents
+//! A `SHARD` index is `counts [tokens] | targets [choices] | weights [choices] | extents
 //! [endpoints]`; a `COMBINED` index is the home's [`Timeline`] and, after a loss, the kept choices
 //! that were lost.
 
@@ -12,6 +12,7 @@ use expertmesh_wire::{BufferPool, FrameView, FrameWriter, Header, WireError, wor
 
 use crate::jobs::{check_distinct, field};
 use crate::plan::{HostTable, Kept, index};
+use crate::target::Target;
 use crate::timeline::{TIMELINE_WORDS, Timeline};
 
 /// A shard as its home reads it.
@@ -21,9 +22,9 @@ pub struct ShardFrame {
     pub frame: FrameView,
     /// `[tokens + 1]` offsets of each token's choices.
     pub offsets: Vec<u32>,
-    /// `[choices]` expert ids.
-    pub experts: Vec<u32>,
-    /// `[choices]` gate weights.
+    /// `[choices]` packed [`Target`]s.
+    pub targets: Vec<u32>,
+    /// `[choices]` weights that results are multiplied by.
     pub weights: Vec<f32>,
     /// `[endpoints]` chunks that all homes together send to each host in this step before they
     /// wait for results.
@@ -54,7 +55,7 @@ pub fn write_shard(
     stamp: impl FnOnce() -> (u64, u64),
 ) -> Bytes {
     let tokens = kept.offsets.len().saturating_sub(1);
-    let choices = kept.experts.len();
+    let choices = kept.targets.len();
     header.row_count = index(tokens);
     let row_bytes = header.row_bytes();
     let mut writer = FrameWriter::new(
@@ -67,7 +68,7 @@ pub fn write_shard(
     let counts = kept.offsets.windows(2).map(|pair| pair[1] - pair[0]);
     let weights = kept.weights.iter().map(|weight| weight.to_bits());
     let values = counts
-        .chain(kept.experts.iter().copied())
+        .chain(kept.targets.iter().copied())
         .chain(weights)
         .chain(extents.iter().copied());
     for (word, value) in table.chunks_exact_mut(4).zip(values) {
@@ -162,18 +163,22 @@ impl ShardFrame {
                 "as many experts as choices",
             ));
         }
-        let (experts, tail) = frame.index[tokens * 4..].split_at(choices * 4);
+        let (targets, tail) = frame.index[tokens * 4..].split_at(choices * 4);
         let (weights, extents) = tail.split_at(choices * 4);
-        let experts: Vec<u32> = words(experts).collect();
-        if let Some(expert) = experts.iter().find(|expert| table.host(**expert).is_none()) {
-            let last = table.experts().saturating_sub(1);
+        let targets: Vec<u32> = words(targets).collect();
+        let unknown = |target: &&u32| table.host(**target).is_none() && !table.is_free(**target);
+        if let Some(target) = targets.iter().find(unknown) {
+            let Target {
+                expert, replica, ..
+            } = Target::unpack(*target);
             return Err(field(
                 "index",
-                format!("expert {expert}"),
-                format!("at most {last}"),
+                format!("replica {replica} of expert {expert}"),
+                format!("one that the placement of {} experts has", table.experts()),
             ));
         }
-        check_distinct(&offsets, &experts)?;
+        let experts = targets.iter().map(|target| Target::unpack(*target).expert);
+        check_distinct(&offsets, &experts.collect::<Vec<u32>>())?;
         let weights: Vec<f32> = words(weights).map(f32::from_bits).collect();
         if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
             return Err(field(
@@ -186,7 +191,7 @@ impl ShardFrame {
         Ok(Self {
             frame,
             offsets,
-            experts,
+            targets,
             weights,
             extents,
         })
@@ -196,7 +201,7 @@ impl ShardFrame {
     pub fn kept(&self) -> Kept<'_> {
         Kept {
             offsets: &self.offsets,
-            experts: &self.experts,
+            targets: &self.targets,
             weights: &self.weights,
         }
     }

@@ -36,13 +36,14 @@ pub(crate) fn wide(hidden: usize) -> Limits {
     Limits {
         row_bytes: hidden * 4,
         chunk_bytes: 1 << 20,
+        row_per_choice: false,
     }
 }
 
 /// Three tokens: the first chose 2, 0 and 1, the second nothing that was kept, the third 3 and 0.
 pub(crate) const HAND: Kept<'static> = Kept {
     offsets: &[0, 3, 3, 5],
-    experts: &[2, 0, 1, 3, 0],
+    targets: &[2, 0, 1, 3, 0],
     weights: &[0.5, 0.25, 0.125, 2.0, 4.0],
 };
 
@@ -67,6 +68,8 @@ pub(crate) const F32_RULE: CombineRule = CombineRule {
     row_format: Format::F32,
     dtype: Format::F32,
     weight_in_dtype: false,
+    weight_on_input: false,
+    routed_scale: 1.0,
 };
 
 pub(crate) fn read(message: Bytes) -> FrameView {

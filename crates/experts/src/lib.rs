@@ -11,8 +11,9 @@
 //!    where experts come from.
 //! 3. [`SwigluExpert`], [`MlpExpert`], [`IdentityExpert`]: the networks.
 //! 4. [`SharedExpert`]: the one that every token passes, with its own gate.
-//! 5. [`ComputePool`]: which thread computes, decided by the estimated cost.
-//! 6. [`synthetic_expert`] and [`synthetic_gate`]: seeded weights for runs without a checkpoint.
+//! 5. [`HomeExperts`]: the shared expert and the free ones, which a token's home computes itself.
+//! 6. [`ComputePool`]: which thread computes, decided by the estimated cost.
+//! 7. [`synthetic_expert`] and [`synthetic_gate`]: seeded weights for runs without a checkpoint.
 //!
 //! # Rounding
 //!
@@ -30,6 +31,7 @@
 
 mod error;
 mod expert;
+mod home;
 mod identity;
 mod mlp;
 mod pool;
@@ -42,6 +44,7 @@ mod testing;
 
 pub use error::ExpertError;
 pub use expert::{Expert, ExpertSource, Scratch};
+pub use home::{HomeExperts, HomeRows, decode_rows};
 pub use identity::IdentityExpert;
 pub use mlp::MlpExpert;
 pub use pool::{ComputePool, INLINE_NS, for_each_row_block};

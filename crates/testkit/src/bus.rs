@@ -17,7 +17,7 @@ use expertmesh_exchange::{
 };
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
-use expertmesh_routing::{CapacityConfig, Fate, OverflowLedger, Route, WeightDtype};
+use expertmesh_routing::{Admission, CapacityConfig, OverflowLedger, Route, WeightDtype};
 
 use crate::bus::run::Run;
 use crate::digest::digest;
@@ -87,8 +87,8 @@ pub struct BusStep {
     pub output: Vec<f32>,
     /// The gate's choices.
     pub route: Route,
-    /// `[tokens × k]` what became of each.
-    pub fates: Vec<Fate>,
+    /// What was done for each choice, its fates being the last word.
+    pub admission: Admission,
     /// The choices counted by expert.
     pub overflow: OverflowLedger,
     /// What the plans say is sent.
@@ -135,12 +135,13 @@ impl Bus {
             limits: Limits {
                 row_bytes: parts.spec.hidden * setup.wire.bytes(),
                 chunk_bytes: setup.chunk_bytes,
+                row_per_choice: false,
             },
-            rule: CombineRule {
-                row_format: setup.wire,
-                dtype: router.dtype,
-                weight_in_dtype: router.weight_dtype == WeightDtype::Model,
-            },
+            rule: CombineRule::new(
+                setup.wire,
+                router.dtype,
+                router.weight_dtype == WeightDtype::Model,
+            ),
             names: names.collect(),
             parts,
             setup,

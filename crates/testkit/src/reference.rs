@@ -5,7 +5,7 @@ use std::sync::Arc;
 use expertmesh_checkpoint::{LayerSource, LayerSpec};
 use expertmesh_experts::{Expert, Scratch, SharedExpert};
 use expertmesh_kernels::{Format, bf16_round, decode_row, encode_row};
-use expertmesh_routing::{Fate, Gate, Route, WeightDtype};
+use expertmesh_routing::{Admission, Fate, Gate, Route, WeightDtype};
 
 /// Everything of a layer, loaded.
 pub struct Parts {
@@ -52,7 +52,13 @@ impl Parts {
     /// Outputs `[tokens, hidden]` of `x` for the choices whose fate is to be computed: slot by
     /// slot, one row a time, with the rounding points of DESIGN's law of same bits. `wire` is the
     /// format that rows would travel in.
-    pub fn forward(&self, wire: Format, x: &[f32], route: &Route, fates: &[Fate]) -> Vec<f32> {
+    pub fn forward(
+        &self,
+        wire: Format,
+        x: &[f32],
+        route: &Route,
+        admission: &Admission,
+    ) -> Vec<f32> {
         let hidden = self.spec.hidden;
         let bf16 = self.spec.router.dtype == Format::Bf16;
         let round = |value: f32| if bf16 { bf16_round(value) } else { value };
@@ -63,15 +69,15 @@ impl Parts {
         for (token, x) in x.chunks_exact(hidden).enumerate() {
             let x = through(wire, x);
             let mut row = vec![0.0; hidden];
-            let choices = token * route.top_k..(token + 1) * route.top_k;
-            for (choice, fate) in choices.clone().zip(&fates[choices]) {
-                if *fate != Fate::Computed {
+            for choice in route.choices_of(token) {
+                if !matches!(admission.fates[choice], Fate::Computed | Fate::Rerouted) {
                     continue;
                 }
-                let expert = &self.experts[route.experts[choice] as usize];
+                let expert = &self.experts[admission.executed(route, choice) as usize];
+                let weight = admission.weight(route, choice);
                 expert.forward(&x, &mut y, &mut scratch).expect("one row");
                 for (sum, y) in row.iter_mut().zip(through(wire, &y)) {
-                    let product = route.weights[choice] * y;
+                    let product = weight * y;
                     *sum += if product_rounds {
                         round(product)
                     } else {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use expertmesh_checkpoint::{Checkpoint, LayerSource, SyntheticLayer, SyntheticSpec};
 use expertmesh_exchange::{ClockMap, CombineRule, HostTable, Limits, OnLoss};
-use expertmesh_experts::{ComputePool, Expert, ExpertKind, SharedExpert};
+use expertmesh_experts::{ComputePool, Expert, ExpertKind, HomeExperts};
 use expertmesh_kernels::{Format, NUMERICS};
 use expertmesh_routing::WeightDtype;
 use expertmesh_transport::{LinkOptions, StreamHello, WorkerControl, monotonic_ns, open_stream};
@@ -51,7 +51,7 @@ pub(crate) struct Control {
 struct Loaded {
     hidden: usize,
     experts: Vec<Option<Arc<dyn Expert>>>,
-    shared: Option<Arc<SharedExpert>>,
+    home: HomeExperts,
     weight_in_dtype: bool,
 }
 
@@ -263,7 +263,7 @@ fn load(
     Ok(Loaded {
         hidden: spec.hidden,
         experts,
-        shared: source.shared()?,
+        home: source.home()?,
         weight_in_dtype: spec.router.weight_dtype == WeightDtype::Model,
     })
 }
@@ -296,7 +296,7 @@ fn load_custom(
     Ok(Loaded {
         hidden,
         experts,
-        shared: None,
+        home: HomeExperts::default(),
         weight_in_dtype: custom.weight_in_dtype,
     })
 }
@@ -338,21 +338,15 @@ fn layer(
         let expected = format!("a worker's id, 1 to {}", endpoints.saturating_sub(1));
         return Err(WorkerError::field("endpoint", request.endpoint, expected));
     }
-    let of = request.placement.iter().enumerate().map(|(expert, one)| {
-        one.endpoints
-            .first()
-            .copied()
-            .filter(|host| (1..endpoints).contains(host))
-            .ok_or_else(|| {
-                let expected = "at least one worker's id";
-                WorkerError::field(
-                    "placement",
-                    format!("expert {expert} without host"),
-                    expected,
-                )
-            })
-    });
-    let of = of.collect::<Result<Vec<u32>, _>>()?;
+    for (expert, one) in request.placement.iter().enumerate() {
+        let known = |host: &u32| (1..endpoints).contains(host);
+        if one.endpoints.is_empty() || !one.endpoints.iter().all(known) {
+            let held = format!("expert {expert} on endpoints {:?}", one.endpoints);
+            let expected = "at least one worker's id, and no other";
+            return Err(WorkerError::field("placement", held, expected));
+        }
+    }
+    let of = request.placement.iter().map(|one| &one.endpoints);
     let chunk_bytes = usize::try_from(request.chunk_bytes).unwrap_or(usize::MAX);
     let hidden = u32::try_from(loaded.hidden).unwrap_or(u32::MAX);
     Ok(Layer {
@@ -361,14 +355,11 @@ fn layer(
         me: request.endpoint,
         names,
         hidden,
-        rule: CombineRule {
-            row_format,
-            dtype,
-            weight_in_dtype: loaded.weight_in_dtype,
-        },
+        rule: CombineRule::new(row_format, dtype, loaded.weight_in_dtype),
         limits: Limits {
             row_bytes: loaded.hidden * row_format.bytes(),
             chunk_bytes,
+            row_per_choice: false,
         },
         credits: request.credits as usize,
         max_message_bytes,
@@ -376,9 +367,9 @@ fn layer(
             v1::OnLoss::Drop => OnLoss::Drop,
             v1::OnLoss::Fail | v1::OnLoss::Unspecified => OnLoss::Fail,
         },
-        table: HostTable::from_endpoints(of, endpoints),
+        table: HostTable::from_replicas(of, endpoints),
         experts: loaded.experts,
-        shared: loaded.shared,
+        home: loaded.home,
     })
 }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use expertmesh_exchange::{
-    COORDINATOR, HomeRun, HomeSetup, LossCause, Outgoing, RowSource, ShardFrame, ShardPlan,
+    Beside, COORDINATOR, HomeRun, HomeSetup, LossCause, Outgoing, RowSource, ShardFrame, ShardPlan,
     StepError, error_frame, write_combined,
 };
-use expertmesh_experts::{INLINE_NS, Scratch, for_each_row_block};
-use expertmesh_kernels::decode_row;
+use expertmesh_experts::{HomeRows, INLINE_NS, decode_rows, for_each_row_block};
 use expertmesh_telemetry::spans;
 use expertmesh_transport::{Outbox, monotonic_ns};
 use expertmesh_wire::{
@@ -36,15 +35,15 @@ pub(crate) struct HomeSlot {
     received_ns: u64,
     outbox: Outbox,
     results_are_in: bool,
-    shared: Shared,
+    own: OwnPart,
 }
 
-/// The shared expert's part.
+/// What this home computes itself.
 #[derive(Debug)]
-enum Shared {
+enum OwnPart {
     None,
     Running,
-    Done { rows: Vec<f32>, took_ns: u64 },
+    Done { rows: HomeRows, took_ns: u64 },
     Failed(RemoteError),
 }
 
@@ -90,10 +89,10 @@ impl Session {
             },
         );
         let shard = Arc::new(shard);
-        let shared = if layer.shared.is_some() {
-            Shared::Running
+        let own = if layer.home.is_empty() {
+            OwnPart::None
         } else {
-            Shared::None
+            OwnPart::Running
         };
         let slot = HomeSlot {
             run,
@@ -102,7 +101,7 @@ impl Session {
             received_ns,
             outbox: outbox.clone(),
             results_are_in: false,
-            shared,
+            own,
         };
         let deadline_ns = slot.run.deadline_ns();
         match self.state().homes.entry(step) {
@@ -117,7 +116,7 @@ impl Session {
         };
         self.watchdog.arm(deadline_ns);
         self.pump_home(step);
-        self.start_shared(step, &shard);
+        self.start_own(step, &shard);
         Ok(())
     }
 
@@ -205,7 +204,7 @@ impl Session {
                     Outgoing::Fail(error) => ended = Some(Err(error)),
                 }
             }
-            if let Shared::Failed(error) = &slot.shared {
+            if let OwnPart::Failed(error) = &slot.own {
                 ended = Some(Err(StepError::Lost {
                     step,
                     endpoint: self.layer.me,
@@ -257,14 +256,19 @@ impl Session {
         let hidden = self.layer.hidden as usize;
         let tokens = slot.run.plan().tokens;
         let mut out = vec![0.0; tokens * hidden];
-        let (shared, shared_ns) = match &slot.shared {
-            Shared::Done { rows, took_ns } => (Some(rows.as_slice()), *took_ns),
-            _ => (None, 0),
+        let (beside, own_ns) = match &slot.own {
+            OwnPart::Done { rows, took_ns } => (
+                Beside {
+                    shared: rows.shared.as_deref(),
+                    own: &rows.own,
+                },
+                *took_ns,
+            ),
+            _ => (Beside::default(), 0),
         };
         for_each_row_block(&mut out, hidden, |first, rows| {
             let count = rows.len() / hidden.max(1);
-            let shared = shared.map(|all| &all[first * hidden..(first + count) * hidden]);
-            slot.run.combine(first..first + count, rows, shared);
+            slot.run.combine(first..first + count, rows, beside);
         });
         let mut header = Header::new(
             FrameKind::Combined,
@@ -275,7 +279,7 @@ impl Session {
         header.row_count = slot.request.row_count;
         let lost = slot.run.lost();
         let done_ns = monotonic_ns();
-        let timeline = slot.run.timeline(done_ns, shared_ns);
+        let timeline = slot.run.timeline(done_ns, own_ns);
         header.times = Times {
             received_ns: slot.received_ns,
             ..Times::default()
@@ -284,38 +288,39 @@ impl Session {
         self.send(&slot.outbox, message);
     }
 
-    /// Runs the shared expert over the shard's rows, beside the exchange.
-    fn start_shared(self: &Arc<Self>, step: u64, shard: &Arc<ShardFrame>) {
-        let Some(expert) = self.layer.shared.clone() else {
+    /// Computes what is this home's to compute, beside the exchange.
+    fn start_own(self: &Arc<Self>, step: u64, shard: &Arc<ShardFrame>) {
+        if self.layer.home.is_empty() {
             return;
-        };
+        }
         let session = Arc::clone(self);
         let shard = Arc::clone(shard);
+        let choices = match self.state().homes.get(&step) {
+            Some(slot) => slot.run.plan().own.clone(),
+            // It has ended already.
+            None => return,
+        };
         // Always on the pool: the IO thread is about to be asked for results.
         self.compute.run(INLINE_NS + 1, move || {
             let _entered = debug_span!(spans::SHARED, step).entered();
             let started = monotonic_ns();
             let hidden = session.layer.hidden as usize;
-            let header = shard.frame.header;
-            let tokens = header.row_count as usize;
-            let mut x = vec![0.0; tokens * hidden];
-            let mut rows = vec![0.0; tokens * hidden];
-            for (at, slot) in x.chunks_exact_mut(hidden.max(1)).enumerate() {
-                decode_row(header.format, shard.frame.row(at), slot);
-            }
-            let outcome = guarded(|| expert.forward(&x, &mut rows, &mut Scratch::default()));
+            let format = shard.frame.header.format;
+            let x = decode_rows(&shard.frame.rows, hidden, format);
+            let own = choices.iter().map(|own| (own.token, own.expert));
+            let outcome = guarded(|| session.layer.home.run(&x, hidden, format, own));
             let took_ns = monotonic_ns() - started;
             {
                 let mut state = session.state();
                 let Some(slot) = state.homes.get_mut(&step) else {
                     return;
                 };
-                slot.shared = match outcome {
-                    Ok(()) => Shared::Done { rows, took_ns },
+                slot.own = match outcome {
+                    Ok(rows) => OwnPart::Done { rows, took_ns },
                     Err(reason) => {
                         let reason = format!("shared expert failed: {reason}");
                         let error = RemoteError::new(ErrorCode::Internal, reason);
-                        Shared::Failed(error.about(session.layer.me))
+                        OwnPart::Failed(error.about(session.layer.me))
                     }
                 };
             }
@@ -328,6 +333,6 @@ impl Session {
 
 impl HomeSlot {
     fn is_ready(&self) -> bool {
-        self.results_are_in && !matches!(self.shared, Shared::Running)
+        self.results_are_in && !matches!(self.own, OwnPart::Running)
     }
 }

@@ -8,7 +8,7 @@ use expertmesh_exchange::{
     ClockMap, Cohort, CombineRule, Host, HostAction, HostTable, Limits, LossCause, OnLoss, RowsJob,
     error_frame,
 };
-use expertmesh_experts::{ComputePool, Expert, SharedExpert};
+use expertmesh_experts::{ComputePool, Expert, HomeExperts};
 use expertmesh_telemetry::spans;
 use expertmesh_transport::{Outbox, StreamHandle, Watchdog, monotonic_ns};
 use expertmesh_wire::{
@@ -44,7 +44,8 @@ pub(crate) struct Layer {
     pub(crate) table: HostTable,
     /// By expert id; `None` for experts that live elsewhere.
     pub(crate) experts: Vec<Option<Arc<dyn Expert>>>,
-    pub(crate) shared: Option<Arc<SharedExpert>>,
+    /// What this worker computes as a home.
+    pub(crate) home: HomeExperts,
 }
 
 /// A configured session.

@@ -134,7 +134,9 @@ fn print(step: &StepOutput) {
     println!("outputs, first 4 of {HIDDEN} elements of each token:");
     for (token, row) in step.output.rows().into_iter().enumerate() {
         let choices = token * step.route.top_k..(token + 1) * step.route.top_k;
-        let fates = step.fates[choices.clone()].iter().map(ToString::to_string);
+        let fates = step.admission.fates[choices.clone()]
+            .iter()
+            .map(ToString::to_string);
         let chosen = step.route.experts[choices].iter().zip(fates);
         let chosen: Vec<String> = chosen
             .map(|(expert, fate)| format!("expert {expert} {fate}"))

@@ -12,7 +12,9 @@ use super::{HIDDEN, LowRankLayer, SEED, TOP_K, batch, experts, forward};
 fn reference(x: &[f32], tokens: usize, capacity: &CapacityConfig) -> (Vec<f32>, Vec<Fate>) {
     let layer = LowRankLayer::new(experts(), TOP_K, SEED);
     let route = layer.gate().unwrap().route(x, tokens, None).unwrap();
-    let fates = admit(&route, capacity, &AdmitContext::default()).unwrap().fates;
+    let fates = admit(&route, capacity, &AdmitContext::default())
+        .unwrap()
+        .fates;
     let mut out = vec![0.0; tokens * HIDDEN];
     let mut y = [0.0; HIDDEN];
     for (token, out) in out.chunks_exact_mut(HIDDEN).enumerate() {
@@ -53,7 +55,7 @@ async fn both_exchanges_give_the_bits_of_the_reference() {
                 bits(&expected),
                 "{exchange}"
             );
-            assert_eq!(step.fates, fates, "{exchange}");
+            assert_eq!(step.admission.fates, fates, "{exchange}");
             step.overflow.check_conservation().unwrap();
             let dropped = step.overflow.totals().dropped;
             // The batch is skewed: a factor of 1 must bite, and dropless must not.

@@ -24,11 +24,7 @@ fn sum(rule: CombineRule, terms: &[(f32, f32)]) -> f32 {
 }
 
 fn rule(row_format: Format, dtype: Format, weight_in_dtype: bool) -> CombineRule {
-    CombineRule {
-        row_format,
-        dtype,
-        weight_in_dtype,
-    }
+    CombineRule::new(row_format, dtype, weight_in_dtype)
 }
 
 #[test]

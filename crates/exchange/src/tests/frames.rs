@@ -82,8 +82,8 @@ fn a_shard_is_read_as_it_was_written() {
         let shard = ShardFrame::read(frame, HIDDEN, &table()).unwrap();
         let kept = shard.kept();
         assert_eq!(
-            (kept.offsets, kept.experts, kept.weights),
-            (HAND.offsets, HAND.experts, HAND.weights)
+            (kept.offsets, kept.targets, kept.weights),
+            (HAND.offsets, HAND.targets, HAND.weights)
         );
         let mut row = [0.0; 3];
         expertmesh_kernels::decode_row(format, shard.frame.row(2), &mut row);
@@ -109,22 +109,22 @@ fn outputs_are_read_as_they_were_written() {
 fn an_empty_shard_is_a_frame_too() {
     let kept = Kept {
         offsets: &[0],
-        experts: &[],
+        targets: &[],
         weights: &[],
     };
     let frame = read(shard(kept, Format::F32));
     let shard = ShardFrame::read(frame, HIDDEN, &table()).unwrap();
     assert_eq!(
-        (shard.offsets.as_slice(), shard.experts.len()),
+        (shard.offsets.as_slice(), shard.targets.len()),
         ([0].as_slice(), 0)
     );
 }
 
 #[test]
 fn shards_that_lie_are_refused() {
-    let with = |experts, weights| Kept {
+    let with = |targets, weights| Kept {
         offsets: HAND.offsets,
-        experts,
+        targets,
         weights,
     };
     let read_shard = |message| ShardFrame::read(read(message), HIDDEN, &table());
@@ -134,11 +134,14 @@ fn shards_that_lie_are_refused() {
         "`hidden` holds 3, expected 4, the layer's",
     );
     let unknown = shard(with(&[2, 0, 4, 3, 0], HAND.weights), Format::F32);
-    refused(read_shard(unknown), "expert 4, expected at most 3");
+    refused(
+        read_shard(unknown),
+        "replica 0 of expert 4, expected one that the placement of 4 experts has",
+    );
     let twice = shard(with(&[2, 0, 2, 3, 0], HAND.weights), Format::F32);
     refused(read_shard(twice), "expert 2 twice for one row");
     let endless = shard(
-        with(HAND.experts, &[1.0, f32::INFINITY, 1.0, 1.0, 1.0]),
+        with(HAND.targets, &[1.0, f32::INFINITY, 1.0, 1.0, 1.0]),
         Format::F32,
     );
     refused(
@@ -274,7 +277,7 @@ fn read_all(message: &Bytes) {
         if let Ok(shard) = ShardFrame::read(frame.clone(), hidden, &table()) {
             let limits = super::wide(3);
             let plan = crate::ShardPlan::new(1, shard.kept(), &table(), limits);
-            assert_eq!(plan.choices(), shard.experts.len());
+            assert_eq!(plan.choices(), shard.targets.len());
         }
         let tokens = frame.header.row_count as usize;
         let format = frame.header.format;
@@ -319,8 +322,8 @@ proptest! {
         }
         let experts: Vec<u32> = tokens.concat();
         let weights = vec![weight; experts.len()];
-        let kept = Kept { offsets: &offsets, experts: &experts, weights: &weights };
+        let kept = Kept { offsets: &offsets, targets: &experts, weights: &weights };
         let shard = ShardFrame::read(read(shard(kept, Format::F32)), HIDDEN, &table()).unwrap();
-        prop_assert_eq!((shard.offsets, shard.experts, shard.weights), (offsets, experts, weights));
+        prop_assert_eq!((shard.offsets, shard.targets, shard.weights), (offsets, experts, weights));
     }
 }

@@ -1,5 +1,7 @@
 use super::{hand_plan, names, wide};
-use crate::{Home, HomeAction, HostTable, Kept, Limits, LossCause, OnLoss, ShardPlan, StepError};
+use crate::{
+    Home, HomeAction, HostTable, Kept, Limits, LossCause, OnLoss, ShardPlan, StepError, Target,
+};
 
 const START: u64 = 1_000;
 const DEADLINE: u64 = 50_001_000;
@@ -9,12 +11,13 @@ fn plan() -> ShardPlan {
     let table = HostTable::from_endpoints(vec![1, 2], 3);
     let kept = Kept {
         offsets: &[0, 1, 2, 3, 4, 5, 6, 7],
-        experts: &[0, 0, 0, 0, 0, 1, 1],
+        targets: &[0, 0, 0, 0, 0, 1, 1],
         weights: &[1.0; 7],
     };
     let limits = Limits {
         row_bytes: 16,
         chunk_bytes: 0,
+        row_per_choice: false,
     };
     ShardPlan::new(0, kept, &table, limits)
 }
@@ -77,7 +80,7 @@ fn what_nobody_awaits_is_ignored() {
 fn a_plan_without_rows_combines_at_once() {
     let kept = Kept {
         offsets: &[0, 0],
-        experts: &[],
+        targets: &[],
         weights: &[],
     };
     let plan = ShardPlan::new(0, kept, &super::table(), wide(4));
@@ -188,4 +191,64 @@ fn a_failure_of_its_own_overrides_any_policy() {
         "the first one counts"
     );
     assert_eq!(home.poll(), None);
+}
+
+/// Host 1 has two rows in the first wave and one in the second, host 2 one in each.
+fn in_waves(on_loss: OnLoss) -> Home {
+    let table = HostTable::from_endpoints(vec![1, 2], 3);
+    let target = |expert, wave| {
+        let replica = 0;
+        let target = Target {
+            expert,
+            replica,
+            wave,
+        };
+        target.pack()
+    };
+    let targets = [
+        target(0, 0),
+        target(0, 1),
+        target(0, 0),
+        target(1, 0),
+        target(1, 1),
+    ];
+    let kept = Kept {
+        offsets: &[0, 1, 2, 3, 4, 5],
+        targets: &targets,
+        weights: &[1.0; 5],
+    };
+    let limits = Limits {
+        row_bytes: 16,
+        chunk_bytes: 0,
+        row_per_choice: false,
+    };
+    let plan = ShardPlan::new(0, kept, &table, limits);
+    Home::new(5, &plan, &names(), 4, START, DEADLINE, on_loss)
+}
+
+#[test]
+fn a_wave_waits_for_the_one_before() {
+    let mut home = in_waves(OnLoss::Fail);
+    assert_eq!(sends(&mut home), [(0, 0), (1, 0), (0, 1)]);
+    assert!(home.on_results(0, 1));
+    assert!(home.on_results(0, 0));
+    assert_eq!(
+        home.poll(),
+        None,
+        "host 2 still owes a result of the first wave"
+    );
+    assert!(home.on_results(1, 0));
+    assert_eq!(sends(&mut home), [(0, 2), (1, 1)]);
+}
+
+#[test]
+fn a_wave_does_not_wait_for_the_lost() {
+    let mut home = in_waves(OnLoss::Drop);
+    assert_eq!(sends(&mut home).len(), 3);
+    assert!(home.on_results(0, 0));
+    assert!(home.on_results(0, 1));
+    home.on_host_lost(2, gone());
+    assert_eq!(sends(&mut home), [(0, 2)]);
+    assert!(home.on_results(0, 2));
+    assert_eq!(home.poll(), Some(HomeAction::Combine));
 }

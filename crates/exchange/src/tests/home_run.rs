@@ -3,8 +3,8 @@ use expertmesh_wire::{BufferPool, FrameKind, FrameView, Header, Times};
 
 use super::{F32_RULE, HAND, hand_plan, names, read, tag, wide};
 use crate::{
-    ClockMap, HomeRun, HomeSetup, Limits, LossCause, OnLoss, Outgoing, RowSource, RowsJob,
-    ShardPlan, StepError,
+    Beside, ClockMap, CombineRule, HomeRun, HomeSetup, HostTable, Kept, Limits, LossCause, OnLoss,
+    Outgoing, RowSource, RowsJob, ShardPlan, StepError,
 };
 
 const HIDDEN: usize = 2;
@@ -13,20 +13,21 @@ const X: [f32; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
 const START: u64 = 1_000;
 
 fn run(limits: Limits, on_loss: OnLoss) -> HomeRun {
-    HomeRun::new(
-        hand_plan(0, limits),
-        HomeSetup {
-            tag: tag(),
-            hidden: 2,
-            rule: F32_RULE,
-            credits: 9,
-            on_loss,
-            started_ns: START,
-            deadline_ns: START + 1_000_000,
-            names: names(),
-            extents: Vec::new(),
-        },
-    )
+    HomeRun::new(hand_plan(0, limits), setup(F32_RULE, on_loss))
+}
+
+fn setup(rule: CombineRule, on_loss: OnLoss) -> HomeSetup {
+    HomeSetup {
+        tag: tag(),
+        hidden: 2,
+        rule,
+        credits: 9,
+        on_loss,
+        started_ns: START,
+        deadline_ns: START + 1_000_000,
+        names: names(),
+        extents: Vec::new(),
+    }
 }
 
 fn next(run: &mut HomeRun, now_ns: u64) -> Option<Outgoing> {
@@ -63,7 +64,7 @@ fn answer(frame: &FrameView, times: Times) -> FrameView {
 
 fn outputs(run: &HomeRun) -> Vec<f32> {
     let mut out = vec![f32::NAN; 3 * HIDDEN];
-    run.combine(0..3, &mut out, None);
+    run.combine(0..3, &mut out, Beside::default());
     out
 }
 
@@ -77,6 +78,7 @@ fn rows_go_out_and_results_are_added_up() {
         Limits {
             row_bytes: 8,
             chunk_bytes: 0,
+            row_per_choice: false,
         },
     ] {
         let mut run = run(limits, OnLoss::Fail);
@@ -118,7 +120,11 @@ fn a_shared_row_and_encoded_rows_change_nothing_else() {
         run.on_results(endpoint, results, &mut ClockMap::shared(), START);
     }
     let mut out = [0.0; 4];
-    run.combine(1..3, &mut out, Some(&[0.5, 0.25, 1.0, 1.0]));
+    let beside = Beside {
+        shared: Some(&[9.0, 9.0, 0.5, 0.25, 1.0, 1.0]),
+        own: &[],
+    };
+    run.combine(1..3, &mut out, beside);
     assert_eq!(out, [0.5, 0.25, 61.0, 73.0]);
 }
 
@@ -136,7 +142,7 @@ fn lost_choices_add_nothing_and_are_listed() {
     assert_eq!(run.lost(), [0, 1, 4]);
     assert_eq!(run.late().count(), 0, "it is gone, not late");
     assert_eq!(outputs(&run), [0.25, 0.5, 0.0, 0.0, 40.0, 48.0]);
-    assert_eq!(HAND.experts.len(), 5);
+    assert_eq!(HAND.targets.len(), 5);
 }
 
 #[test]
@@ -246,6 +252,7 @@ fn chunks_of_one_batch_share_its_time() {
         Limits {
             row_bytes: 8,
             chunk_bytes: 0,
+            row_per_choice: false,
         },
         OnLoss::Fail,
     );
@@ -306,6 +313,7 @@ fn a_home_alone_counts_its_own_first_chunks() {
     let tight = Limits {
         row_bytes: HIDDEN * 4,
         chunk_bytes: 1,
+        row_per_choice: false,
     };
     let plan = hand_plan(0, tight);
     let first = ShardPlan::first_chunks(std::slice::from_ref(&plan), 4, 2);
@@ -327,4 +335,64 @@ fn a_home_alone_counts_its_own_first_chunks() {
             .unwrap();
         assert_eq!(frame.header.extent as usize, chunks.chunks.len());
     }
+}
+
+#[test]
+fn weights_on_the_input_travel_with_the_rows() {
+    let limits = Limits {
+        row_per_choice: true,
+        ..wide(HIDDEN)
+    };
+    let rule = CombineRule {
+        weight_on_input: true,
+        routed_scale: 0.5,
+        ..F32_RULE
+    };
+    for encoded in [false, true] {
+        let mut run = HomeRun::new(hand_plan(0, limits), setup(rule, OnLoss::Fail));
+        let bytes: Vec<u8> = X.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let rows = if encoded {
+            RowSource::Encoded(&bytes)
+        } else {
+            RowSource::F32(&X)
+        };
+        let pool = BufferPool::default();
+        while let Some(Outgoing::Send { endpoint, message }) = run.poll(rows, &pool, || START) {
+            let frame = read(message);
+            let job = RowsJob::read(frame.clone(), 2, |_| true).unwrap();
+            assert_eq!(job.offsets.len(), job.experts.len() + 1, "a row a choice");
+            let results = answer(&frame, Times::default());
+            run.on_results(endpoint, results, &mut ClockMap::shared(), START);
+        }
+        // The experts here are linear, so it does not matter what is weighted.
+        assert_eq!(outputs(&run), EXPECTED.map(|value| value * 0.5));
+    }
+}
+
+#[test]
+fn a_home_answers_for_free_experts() {
+    let table = HostTable::from_endpoints(vec![1], 2).with_free(1);
+    let kept = Kept {
+        offsets: &[0, 2, 3, 3],
+        targets: &[1, 0, 1],
+        weights: &[0.5, 2.0, 3.0],
+    };
+    let plan = ShardPlan::new(0, kept, &table, wide(HIDDEN));
+    let mut run = HomeRun::new(plan, setup(F32_RULE, OnLoss::Drop));
+    for (endpoint, frame) in sent(&mut run, START) {
+        let results = answer(&frame, Times::default());
+        run.on_results(endpoint, results, &mut ClockMap::shared(), START);
+    }
+    let own: Vec<u8> = [10.0_f32, 20.0, 1.0, 2.0]
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let beside = Beside {
+        shared: None,
+        own: &own,
+    };
+    let mut out = [f32::NAN; 6];
+    run.combine(0..3, &mut out, beside);
+    assert_eq!(out, [5.0 + 2.0, 10.0 + 4.0, 3.0, 6.0, 0.0, 0.0]);
+    assert!(run.lost().is_empty(), "nobody else can lose them");
 }

@@ -44,13 +44,14 @@ fn an_all_to_all_by_hand() {
     let limits = Limits {
         row_bytes: 8,
         chunk_bytes: 1 << 20,
+        row_per_choice: false,
     };
     let plan = hand_plan(1, limits);
     let idle = ShardPlan::new(
         2,
         Kept {
             offsets: &[0],
-            experts: &[],
+            targets: &[],
             weights: &[],
         },
         &table(),
@@ -84,6 +85,7 @@ fn every_chunk_is_a_message() {
     let limits = Limits {
         row_bytes: ROW,
         chunk_bytes: 0,
+        row_per_choice: false,
     };
     let plan = hand_plan(0, limits);
     let ledger = TrafficLedger::of_step(ExchangeKind::Star, &[plan], 4, limits, ROW);

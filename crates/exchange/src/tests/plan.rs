@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
 use expertmesh_placement::Placement;
-use expertmesh_routing::{Fate, Route};
+use expertmesh_routing::{Admission, Fate, Route};
 use expertmesh_wire::encoded_len;
 use proptest::prelude::*;
 
 use super::{HAND, hand_plan, table, wide};
 use crate::plan::ResultAt;
-use crate::{Chunk, HostTable, KeptChoices, Limits, ShardPlan, shard_ranges};
+use crate::{Chunk, HostTable, KeptChoices, Limits, OwnChoice, ShardPlan, Target, shard_ranges};
 
 #[test]
 fn a_token_with_two_experts_on_one_host_is_one_row() {
@@ -23,7 +23,8 @@ fn a_token_with_two_experts_on_one_host_is_one_row() {
         ann.chunks,
         [Chunk {
             rows: 0..2,
-            choices: 0..3
+            choices: 0..3,
+            wave: 0,
         }]
     );
     let bob = &plan.hosts[1];
@@ -65,7 +66,7 @@ fn chunks_are_cut_where_the_next_row_would_not_fit() {
     let offsets: Vec<u32> = (0..=5).collect();
     let kept = crate::Kept {
         offsets: &offsets,
-        experts: &[0; 5],
+        targets: &[0; 5],
         weights: &[1.0; 5],
     };
     // Exactly two rows with a choice each fit.
@@ -75,6 +76,7 @@ fn chunks_are_cut_where_the_next_row_would_not_fit() {
         let limits = Limits {
             row_bytes,
             chunk_bytes,
+            row_per_choice: false,
         };
         let plan = ShardPlan::new(0, kept, &table, limits);
         let sizes: Vec<usize> = plan.hosts[0]
@@ -96,19 +98,21 @@ fn results_bound_a_chunk_as_requests_do() {
     let table = HostTable::from_endpoints(vec![1; 3], 2);
     let kept = crate::Kept {
         offsets: &[0, 3, 6],
-        experts: &[0, 1, 2, 2, 1, 0],
+        targets: &[0, 1, 2, 2, 1, 0],
         weights: &[1.0; 6],
     };
     let row_bytes = 100;
     let fits = Limits {
         row_bytes,
         chunk_bytes: encoded_len(0, 6 * row_bytes),
+        row_per_choice: false,
     };
     let plan = ShardPlan::new(0, kept, &table, fits);
     assert_eq!(plan.hosts[0].chunks.len(), 1);
     let short = Limits {
         row_bytes,
         chunk_bytes: encoded_len(0, 6 * row_bytes) - 1,
+        row_per_choice: false,
     };
     let plan = ShardPlan::new(0, kept, &table, short);
     assert_eq!(plan.hosts[0].chunks.len(), 2);
@@ -134,24 +138,133 @@ fn only_choices_to_be_computed_are_kept() {
         weights: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
         padding: None,
     };
-    let fates = [
-        Fate::Dropped,
-        Fate::Computed,
-        Fate::Skipped,
-        Fate::Lost,
-        Fate::Rerouted,
-        Fate::Computed,
-    ];
-    let kept = KeptChoices::new(&route, &fates, 0..3);
+    let admission = Admission {
+        fates: vec![
+            Fate::Dropped,
+            Fate::Computed,
+            Fate::Skipped,
+            Fate::Lost,
+            Fate::Rerouted,
+            Fate::Computed,
+        ],
+        ..Admission::default()
+    };
+    let kept = KeptChoices::new(&route, &admission, 0..3);
     assert_eq!(kept.offsets, [0, 1, 1, 3]);
-    assert_eq!(kept.experts, [1, 1, 0]);
+    assert_eq!(kept.targets, [1, 1, 0]);
     assert_eq!(kept.weights, [2.0, 5.0, 6.0]);
     assert_eq!(kept.origin, [1, 4, 5]);
-    let tail = KeptChoices::new(&route, &fates, 2..3);
+    let tail = KeptChoices::new(&route, &admission, 2..3);
     assert_eq!(
         (tail.offsets.as_slice(), tail.origin.as_slice()),
         ([0, 2].as_slice(), [4, 5].as_slice())
     );
+    let moved = Admission {
+        executed: Some(vec![0, 3, 0, 0, 2, 0]),
+        weights: Some(vec![0.0, 0.5, 0.0, 0.0, 0.25, 1.0]),
+        replicas: Some(vec![0, 0, 0, 0, 1, 0]),
+        waves: Some(vec![0, 0, 0, 0, 0, 2]),
+        ..admission
+    };
+    let kept = KeptChoices::new(&route, &moved, 0..3);
+    let targets: Vec<Target> = kept
+        .targets
+        .iter()
+        .map(|word| Target::unpack(*word))
+        .collect();
+    let target = |expert, replica, wave| Target {
+        expert,
+        replica,
+        wave,
+    };
+    assert_eq!(targets, [target(3, 0, 0), target(2, 1, 0), target(0, 0, 2)]);
+    assert_eq!(kept.weights, [0.5, 0.25, 1.0]);
+}
+
+/// Two tokens and two hosts that both hold expert 1; expert 2 is free.
+fn moved_plan(row_per_choice: bool) -> ShardPlan {
+    let table = HostTable::from_replicas([vec![1], vec![2, 1]], 3).with_free(1);
+    let target = |expert, replica, wave| {
+        let target = Target {
+            expert,
+            replica,
+            wave,
+        };
+        target.pack()
+    };
+    let targets = [
+        target(0, 0, 0),
+        target(1, 1, 0),
+        target(2, 0, 0),
+        target(0, 0, 1),
+        target(1, 0, 1),
+    ];
+    let kept = crate::Kept {
+        offsets: &[0, 3, 5],
+        targets: &targets,
+        weights: &[1.0; 5],
+    };
+    let limits = Limits {
+        row_bytes: 4,
+        chunk_bytes: 1 << 20,
+        row_per_choice,
+    };
+    ShardPlan::new(0, kept, &table, limits)
+}
+
+#[test]
+fn replicas_waves_and_free_experts_have_their_places() {
+    let plan = moved_plan(false);
+    let own = OwnChoice {
+        token: 0,
+        expert: 2,
+    };
+    assert_eq!(plan.own, [own]);
+    let first = &plan.hosts[0];
+    assert_eq!(
+        (first.endpoint, first.tokens.as_slice()),
+        (1, [0, 1].as_slice())
+    );
+    assert_eq!(
+        first.experts,
+        [0, 1, 0],
+        "the second replica of expert 1 is here"
+    );
+    let waves: Vec<u8> = first.chunks.iter().map(|chunk| chunk.wave).collect();
+    assert_eq!(waves, [0, 1], "a wave has chunks of its own");
+    let second = &plan.hosts[1];
+    assert_eq!((second.endpoint, second.chunks[0].wave), (2, 1));
+    let at = |host, chunk, row| ResultAt { host, chunk, row };
+    let own = crate::plan::OWN;
+    assert_eq!(
+        plan.results,
+        [
+            at(0, 0, 0),
+            at(0, 0, 1),
+            at(own, 0, 0),
+            at(0, 1, 0),
+            at(1, 0, 0)
+        ]
+    );
+    let one_each = ShardPlan::first_chunks(std::slice::from_ref(&plan), 3, 4);
+    assert_eq!(
+        one_each,
+        [0, 1, 0],
+        "a later wave is not among the first chunks"
+    );
+    assert_eq!(
+        moved_plan(true).hosts[0].tokens,
+        [0, 0, 1],
+        "a row for each choice"
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_target_is_its_word(expert in 0u32..1 << 18, replica in 0u8..64, wave: u8) {
+        let target = Target { expert, replica, wave };
+        prop_assert_eq!(Target::unpack(target.pack()), target);
+    }
 }
 
 #[test]
@@ -192,8 +305,8 @@ proptest! {
         }
         let experts: Vec<u32> = tokens.iter().flatten().copied().collect();
         let weights = vec![1.0; experts.len()];
-        let kept = crate::Kept { offsets: &offsets, experts: &experts, weights: &weights };
-        let limits = Limits { row_bytes: 32, chunk_bytes };
+        let kept = crate::Kept { offsets: &offsets, targets: &experts, weights: &weights };
+        let limits = Limits { row_bytes: 32, chunk_bytes, row_per_choice: false, };
         let plan = ShardPlan::new(home, kept, &table(), limits);
         let mut seen = BTreeMap::new();
         for (at, host) in plan.hosts.iter().enumerate() {
@@ -229,7 +342,7 @@ fn a_shard_without_choices_has_no_hosts() {
         0,
         crate::Kept {
             offsets: &[0, 0, 0],
-            experts: &[],
+            targets: &[],
             weights: &[],
         },
         &table(),

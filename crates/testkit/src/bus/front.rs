@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use expertmesh_exchange::{
-    COORDINATOR, ClockMap, CombinedFrame, Conductor, ConductorAction, ExchangeKind, HomeRun,
-    HomeSetup, KeptChoices, LossCause, Outgoing, RowSource, ShardPlan, StepError, TrafficLedger,
-    shard_ranges, write_shard,
+    Beside, COORDINATOR, ClockMap, CombinedFrame, Conductor, ConductorAction, ExchangeKind,
+    HomeRun, HomeSetup, KeptChoices, LossCause, Outgoing, RowSource, ShardPlan, StepError,
+    TrafficLedger, shard_ranges, write_shard,
 };
 use expertmesh_experts::Scratch;
-use expertmesh_routing::{AdmitContext, Fate, Route, admit};
+use expertmesh_routing::{Admission, AdmitContext, Fate, Route, admit};
 use expertmesh_wire::{FrameKind, FrameView, Header, RemoteError, Tag};
 
 use crate::bus::Bus;
@@ -34,7 +34,7 @@ pub(super) struct Front<'a> {
     pub(super) planned: TrafficLedger,
     pub(super) outcome: Option<Result<(), StepError>>,
     x: &'a [f32],
-    fates: Vec<Fate>,
+    admission: Admission,
     shards: Vec<Shard>,
     kind: Kind,
     clocks: Vec<ClockMap>,
@@ -60,9 +60,8 @@ enum Kind {
 impl<'a> Front<'a> {
     pub(super) fn new(bus: &'a Bus, x: &'a [f32], route: Route, now_ns: u64) -> Self {
         let setup = &bus.setup;
-        let fates = admit(&route, &setup.capacity, &AdmitContext::default())
-            .expect("a route")
-            .fates;
+        let admission = admit(&route, &setup.capacity, &AdmitContext::default());
+        let admission = admission.expect("a route");
         let workers = setup.placement.workers();
         let ranges: Vec<(u32, Range<usize>)> = match setup.exchange {
             ExchangeKind::Star => vec![(COORDINATOR, 0..route.tokens)],
@@ -73,7 +72,7 @@ impl<'a> Front<'a> {
         };
         let kept: Vec<KeptChoices> = ranges
             .iter()
-            .map(|(_, range)| KeptChoices::new(&route, &fates, range.clone()))
+            .map(|(_, range)| KeptChoices::new(&route, &admission, range.clone()))
             .collect();
         let mut plans: Vec<ShardPlan> = ranges
             .iter()
@@ -119,7 +118,7 @@ impl<'a> Front<'a> {
             planned,
             outcome: None,
             x,
-            fates,
+            admission,
             shards: shards.collect(),
             kind,
             clocks: vec![ClockMap::unknown(); endpoints],
@@ -200,7 +199,7 @@ impl<'a> Front<'a> {
                     let combined = CombinedFrame::read(
                         frame,
                         shard.tokens.len(),
-                        shard.kept.experts.len(),
+                        shard.kept.targets.len(),
                         u32::try_from(self.bus.parts.spec.hidden).expect("a small row"),
                         self.bus.rule.dtype,
                     );
@@ -243,15 +242,19 @@ impl<'a> Front<'a> {
     }
 
     /// Outputs in token order, and the last word on every choice.
-    pub(super) fn results(&self) -> (Vec<f32>, Vec<Fate>) {
+    pub(super) fn results(&self) -> (Vec<f32>, Admission) {
         let hidden = self.bus.parts.spec.hidden;
         let mut output = vec![0.0; self.x.len()];
-        let mut fates = self.fates.clone();
+        let mut admission = self.admission.clone();
         for shard in &self.shards {
             let lost: Vec<u32> = match (&self.kind, &shard.combined) {
                 (Kind::Star(run), _) => {
                     let shared = shared(self.bus, self.x);
-                    run.combine(shard.tokens.clone(), &mut output, shared.as_deref());
+                    let beside = Beside {
+                        shared: shared.as_deref(),
+                        own: &[],
+                    };
+                    run.combine(shard.tokens.clone(), &mut output, beside);
                     run.lost()
                 }
                 (Kind::AllToAll(_), Some(combined)) => {
@@ -259,13 +262,13 @@ impl<'a> Front<'a> {
                     combined.outputs(0..shard.tokens.len(), &mut output[slot]);
                     combined.lost.clone()
                 }
-                (Kind::AllToAll(_), None) => (0..).take(shard.kept.experts.len()).collect(),
+                (Kind::AllToAll(_), None) => (0..).take(shard.kept.targets.len()).collect(),
             };
             for at in lost {
-                fates[shard.kept.origin[at as usize] as usize] = Fate::Lost;
+                admission.fates[shard.kept.origin[at as usize] as usize] = Fate::Lost;
             }
         }
-        (output, fates)
+        (output, admission)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use expertmesh_exchange::{
-    COORDINATOR, ClockMap, Cohort, HomeRun, HomeSetup, Host, HostAction, Outgoing, RowSource,
-    RowsJob, ShardFrame, ShardPlan, StepError, error_frame, write_combined,
+    Beside, COORDINATOR, ClockMap, Cohort, HomeRun, HomeSetup, Host, HostAction, Outgoing,
+    RowSource, RowsJob, ShardFrame, ShardPlan, StepError, error_frame, write_combined,
 };
 use expertmesh_experts::Scratch;
 use expertmesh_kernels::{decode_row, encode_row};
@@ -272,7 +272,11 @@ impl<'a> Peer<'a> {
         decode_row(request.format, &home.shard.frame.rows, &mut x);
         let shared = shared(self.bus, &x);
         let mut out = vec![0.0; tokens * hidden];
-        home.run.combine(0..tokens, &mut out, shared.as_deref());
+        let beside = Beside {
+            shared: shared.as_deref(),
+            own: &[],
+        };
+        home.run.combine(0..tokens, &mut out, beside);
         let mut header = Header::new(
             FrameKind::Combined,
             request.tag,

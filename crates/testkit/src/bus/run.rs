@@ -109,19 +109,19 @@ impl<'a> Run<'a> {
         if let Some(Err(error)) = self.front.outcome.take() {
             return Err(error);
         }
-        let (output, fates) = self.front.results();
+        let (output, admission) = self.front.results();
         let Front {
             bus,
             route,
             planned,
             ..
         } = self.front;
-        let overflow = OverflowLedger::tally(&route, &fates, &bus.setup.capacity);
+        let overflow = OverflowLedger::tally(&route, &admission.fates, &bus.setup.capacity);
         Ok(BusStep {
             output,
             overflow: overflow.expect("a route and its fates"),
             route,
-            fates,
+            admission,
             planned,
             carried: self.net.carried,
             local_bytes: self.net.local_bytes,

@@ -3,7 +3,7 @@
 use expertmesh_exchange::ExchangeKind;
 use expertmesh_kernels::Format;
 use expertmesh_placement::Strategy;
-use expertmesh_routing::Fate;
+use expertmesh_routing::{Admission, Fate};
 use expertmesh_testkit::{
     Bus, BusSetup, Cluster, ClusterSpec, Golden, Model, Parts, digest, inputs,
 };
@@ -16,8 +16,11 @@ const TOKENS: usize = 37;
 fn naive(model: &Model, wire: Format, x: &[f32]) -> Vec<f32> {
     let parts = Parts::load(model.source.as_ref());
     let route = parts.route(x, None);
-    let fates = vec![Fate::Computed; route.choices()];
-    parts.forward(wire, x, &route, &fates)
+    let admission = Admission {
+        fates: vec![Fate::Computed; route.choices()],
+        ..Admission::default()
+    };
+    parts.forward(wire, x, &route, &admission)
 }
 
 /// Runs `x` through clusters of 1 to 5 and of 9 workers with every exchange and placement;

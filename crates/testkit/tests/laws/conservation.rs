@@ -194,14 +194,14 @@ fn check(case: &Case, bus: &Bus, step: &BusStep) {
         (weight - accounted).abs() <= 1e-9 * (1.0 + weight),
         "{weight} {accounted}"
     );
-    for (admitted, fate) in admitted.iter().zip(&step.fates) {
+    for (admitted, fate) in admitted.iter().zip(&step.admission.fates) {
         // Losses take from what was admitted, and from nothing else.
         let taken = *admitted == Fate::Computed && *fate == Fate::Lost;
         assert!(taken || admitted == fate, "{admitted} became {fate}");
     }
     let expected = bus
         .parts
-        .forward(bus.setup.wire, &case.x(), &step.route, &step.fates);
+        .forward(bus.setup.wire, &case.x(), &step.route, &step.admission);
     same_bits(&step.output, &expected, "outputs of the computed choices");
 }
 
@@ -232,7 +232,7 @@ proptest! {
         let placement = case.placement();
         let homes = shard_ranges(case.tokens, case.workers);
         let failed = |worker: usize| faults.iter().any(|one| one.endpoint as usize == worker + 1);
-        for (at, fate) in step.fates.iter().enumerate() {
+        for (at, fate) in step.admission.fates.iter().enumerate() {
             let token = at / case.top_k;
             let host = placement.primary(step.route.experts[at] as usize) as usize;
             let home = homes.iter().position(|range| range.contains(&token)).unwrap();

@@ -333,7 +333,7 @@ async fn shards_that_lie_are_refused_and_the_worker_serves_on() {
         ),
         (
             shard(&[1, 2, 1], &[3, 0, 8, 1], &weights(4)),
-            &["expert 8", "at most 7"],
+            &["expert 8", "placement of 8 experts"],
         ),
         (
             shard(&[1, 2, 1], &[3, 2, 2, 1], &weights(4)),
@@ -419,7 +419,7 @@ async fn a_worker_that_was_lied_to_serves_a_normal_step() {
         let x = inputs(4, 20, 64, Format::F32);
         let step = coordinator.forward(tensor(&x, 64), None).await.unwrap();
         let parts = Parts::load(spec.model.source.as_ref());
-        let expected = parts.forward(Format::F32, &x, &step.route, &step.fates);
+        let expected = parts.forward(Format::F32, &x, &step.route, &step.admission);
         same_bits(step.output.as_slice().unwrap(), &expected, "a normal step");
     }
     raw.serves().await;

@@ -75,10 +75,11 @@ fn host(cluster: &Cluster, expert: u32) -> usize {
 /// Outputs are those of the computed choices, and every choice is counted.
 fn check(step: &StepOutput) {
     let parts = Parts::load(small(Format::F32).source.as_ref());
-    let expected = parts.forward(Format::F32, &x(), &step.route, &step.fates);
+    let expected = parts.forward(Format::F32, &x(), &step.route, &step.admission);
     same_bits(step.output.as_slice().unwrap(), &expected, "outputs");
     step.overflow.check_conservation().unwrap();
     let lost = step
+        .admission
         .fates
         .iter()
         .filter(|fate| **fate == Fate::Lost)
@@ -106,7 +107,7 @@ async fn a_worker_that_dies_in_mid_step_is_counted() {
         let (mut cluster, trap, mut entered) = trapped(exchange, OnLoss::Drop).await;
         let step = killed(&mut cluster, &mut entered).await.unwrap();
         check(&step);
-        for (expert, fate) in step.route.experts.iter().zip(&step.fates) {
+        for (expert, fate) in step.route.experts.iter().zip(&step.admission.fates) {
             assert!(
                 *expert != 4 || *fate == Fate::Lost,
                 "the trapped expert computed"
@@ -123,7 +124,7 @@ async fn a_worker_that_dies_in_mid_step_is_counted() {
         for _ in 0..2 {
             let step = soon(cluster.forward(&x())).await.unwrap();
             check(&step);
-            for (expert, fate) in step.route.experts.iter().zip(&step.fates) {
+            for (expert, fate) in step.route.experts.iter().zip(&step.admission.fates) {
                 let here = host(&cluster, *expert) == WORKER;
                 let expected = if here { Fate::Lost } else { Fate::Computed };
                 assert_eq!(*fate, expected, "{exchange}, expert {expert}");
@@ -204,11 +205,11 @@ async fn a_worker_that_hangs_is_counted_at_the_deadline() {
             println!("{exchange}, step {at}: {waited:?}");
             assert!(waited < DEADLINE + SLACK, "{waited:?}");
             check(&step);
-            for (at, fate) in step.fates.iter().enumerate() {
+            for (at, fate) in step.admission.fates.iter().enumerate() {
                 let here = host(&cluster, step.route.experts[at]) == WORKER;
                 assert!(!here || *fate == Fate::Lost, "choice {at} is {fate}");
             }
-            assert!(step.fates.contains(&Fate::Computed));
+            assert!(step.admission.fates.contains(&Fate::Computed));
         }
     }
 }

@@ -18,12 +18,11 @@ async fn what_is_dropped_is_what_the_rule_says_and_adds_nothing() {
         let parts = Parts::load(model.source.as_ref());
         let x = inputs(21, 61, 64, Format::F32);
         let route = parts.route(&x, None);
-        let fates = admit(&route, &capacity, &AdmitContext::default())
-            .unwrap()
-            .fates;
+        let admission = admit(&route, &capacity, &AdmitContext::default()).unwrap();
+        let fates = &admission.fates;
         let dropped = fates.iter().filter(|fate| **fate == Fate::Dropped).count();
         assert!(dropped > 20, "{dropped} dropped: nothing to test");
-        let expected = parts.forward(Format::F32, &x, &route, &fates);
+        let expected = parts.forward(Format::F32, &x, &route, &admission);
         for workers in 1..=3 {
             for exchange in EXCHANGES {
                 let what = format!("{overflow}, {workers} workers, {exchange}");
@@ -31,7 +30,7 @@ async fn what_is_dropped_is_what_the_rule_says_and_adds_nothing() {
                 spec.capacity = capacity;
                 let cluster = Cluster::start(spec).await;
                 let step = cluster.forward(&x).await.unwrap();
-                assert_eq!(step.fates, fates, "{what}");
+                assert_eq!(&step.admission.fates, fates, "{what}");
                 assert_eq!(step.route.experts, route.experts, "{what}");
                 same_bits(step.output.as_slice().unwrap(), &expected, &what);
                 step.overflow.check_conservation().unwrap();
@@ -57,10 +56,9 @@ async fn padding_is_skipped_and_uses_no_capacity() {
     let x = inputs(22, 40, 64, Format::F32);
     let padding: Vec<bool> = (0..40).map(|token| token % 3 == 1).collect();
     let route = parts.route(&x, Some(&padding));
-    let fates = admit(&route, &capacity, &AdmitContext::default())
-        .unwrap()
-        .fates;
-    let expected = parts.forward(Format::F32, &x, &route, &fates);
+    let admission = admit(&route, &capacity, &AdmitContext::default()).unwrap();
+    let fates = &admission.fates;
+    let expected = parts.forward(Format::F32, &x, &route, &admission);
     for exchange in EXCHANGES {
         let mut spec = ClusterSpec::new(model.clone(), 3).exchange(exchange);
         spec.capacity = capacity;
@@ -69,7 +67,7 @@ async fn padding_is_skipped_and_uses_no_capacity() {
             .coordinator()
             .forward(tensor(&x, 64), Some(padding.clone()));
         let step = step.await.unwrap();
-        assert_eq!(step.fates, fates);
+        assert_eq!(&step.admission.fates, fates);
         same_bits(step.output.as_slice().unwrap(), &expected, "padding");
         assert_eq!(step.overflow.totals().skipped, 13 * 2);
         for token in (0..40).filter(|token| padding[*token]) {

@@ -150,7 +150,7 @@ async fn a_home_with_thousands_of_chunks_for_itself_keeps_its_stack() {
     let x = inputs(1, 20_000, 8, Format::F32);
     let step = soon(cluster.forward(&x)).await.unwrap();
     let expected =
-        Parts::load(model.source.as_ref()).forward(Format::F32, &x, &step.route, &step.fates);
+        Parts::load(model.source.as_ref()).forward(Format::F32, &x, &step.route, &step.admission);
     same_bits(
         step.output.as_slice().unwrap(),
         &expected,
