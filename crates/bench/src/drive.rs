@@ -153,6 +153,7 @@ pub fn forward_request(
             padding.iter().map(|one| u8::from(*one)).collect()
         }),
         want_routing,
+        ..v1::ForwardRequest::default()
     }
 }
 

@@ -32,6 +32,10 @@ pub struct CoordinatorConfig {
     pub wire_dtype: Format,
     /// Capacity of the experts.
     pub capacity: CapacityConfig,
+    /// Seed of everything random in gate and capacity.
+    pub seed: u64,
+    /// Whether gates draw noise, and experts have their capacity of training.
+    pub training: bool,
     /// What a lost worker means.
     pub on_loss: OnLoss,
     /// A step that takes longer ends.

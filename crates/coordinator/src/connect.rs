@@ -8,7 +8,8 @@ use expertmesh_exchange::{
     COORDINATOR, ClockMap, ExchangeKind, HostTable, Limits, LossCause, OnLoss,
 };
 use expertmesh_experts::{ComputePool, HomeExperts};
-use expertmesh_routing::Gate;
+use expertmesh_placement::Placement;
+use expertmesh_routing::{Domains, Gate};
 use expertmesh_transport::{
     CloseReason, LinkOptions, StreamHello, StreamSink, TransportError, WorkerClient, boot_id,
     monotonic_ns, open_stream,
@@ -30,6 +31,8 @@ pub struct Coordinator {
     pub(crate) gate: Arc<Gate>,
     pub(crate) home: HomeExperts,
     pub(crate) table: HostTable,
+    /// The same for policies that look at it: worker `w` is domain `w`.
+    pub(crate) domains: Domains,
     pub(crate) limits: Limits,
     pub(crate) compute: ComputePool,
     pub(crate) engine: Arc<Engine>,
@@ -108,6 +111,7 @@ impl Coordinator {
             "cluster is up"
         );
         Ok(Self {
+            domains: domains(&config.placement)?,
             table: HostTable::new(&config.placement),
             limits,
             gate,
@@ -179,6 +183,14 @@ fn endpoints(config: &CoordinatorConfig) -> Vec<v1::Endpoint> {
             address: address.clone(),
         });
     std::iter::once(coordinator).chain(workers).collect()
+}
+
+/// Which workers hold each expert.
+fn domains(placement: &Placement) -> Result<Domains, CoordinatorError> {
+    let of: Vec<&[u32]> = (0..placement.experts())
+        .map(|expert| placement.replicas(expert))
+        .collect();
+    Ok(Domains::new(&of, placement.workers())?)
 }
 
 /// Unique enough among the coordinators of a set of workers: moment and process.

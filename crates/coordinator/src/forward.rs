@@ -15,6 +15,7 @@ use crate::combine::{late, lost_origins};
 use crate::connect::Coordinator;
 use crate::engine::Exchange;
 use crate::error::CoordinatorError;
+use crate::input::StepInput;
 use crate::plan::Planned;
 use crate::record::{Moments, record};
 
@@ -53,16 +54,28 @@ impl Coordinator {
     /// `[tokens]` marks are skipped.
     ///
     /// # Errors
-    /// [`CoordinatorError`]: input of another shape or with a number that is not finite, or a
-    /// worker lost under [`OnLoss::Fail`].
+    /// As [`Coordinator::forward_in`].
     pub async fn forward(
         &self,
         x: ArcArray2<f32>,
         padding: Option<Vec<bool>>,
     ) -> Result<StepOutput, CoordinatorError> {
+        self.forward_in(x, StepInput::padded(padding)).await
+    }
+
+    /// Forwards `x` `[tokens, hidden]` through the layer, with whatever else its gate asks for.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`]: input of another shape or with a number that is not finite, something
+    /// missing that the gate needs, or a worker lost under [`OnLoss::Fail`].
+    pub async fn forward_in(
+        &self,
+        x: ArcArray2<f32>,
+        input: StepInput,
+    ) -> Result<StepOutput, CoordinatorError> {
         // What a step costs includes the look at its input.
         let begun = monotonic_ns();
-        self.check_input(&x, padding.as_deref())?;
+        self.check_input(&x, &input)?;
         let x = if x.is_standard_layout() {
             x
         } else {
@@ -71,7 +84,7 @@ impl Coordinator {
         let x = self.in_dtype(x);
         let step = self.next_step.fetch_add(1, Ordering::Relaxed);
         let span = info_span!(spans::STEP, step, tokens = x.nrows());
-        self.forward_step(step, begun, x, padding)
+        self.forward_step(step, begun, x, input)
             .instrument(span)
             .await
     }
@@ -99,19 +112,19 @@ impl Coordinator {
         step: u64,
         begun: u64,
         x: ArcArray2<f32>,
-        padding: Option<Vec<bool>>,
+        input: StepInput,
     ) -> Result<StepOutput, CoordinatorError> {
         let mut at = Moments {
             begun,
             checked: monotonic_ns(),
             ..Moments::default()
         };
-        let route = crate::gate::route(&self.gate, &self.compute, &x, padding)
+        let route = crate::gate::route(&self.gate, &self.compute, &x, input.padding.clone())
             .instrument(debug_span!(spans::GATE))
             .await?;
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
-        let mut admission = self.admit(step, &route)?;
+        let mut admission = self.admit(step, &route, &input)?;
         let homes = self.settle_losses(step, &route, &mut admission)?;
         let Planned {
             kept,
@@ -190,23 +203,13 @@ impl Coordinator {
         })
     }
 
-    fn check_input(
-        &self,
-        x: &ArcArray2<f32>,
-        padding: Option<&[bool]>,
-    ) -> Result<(), CoordinatorError> {
+    fn check_input(&self, x: &ArcArray2<f32>, input: &StepInput) -> Result<(), CoordinatorError> {
         let hidden = self.config.source.spec().hidden;
         if x.ncols() != hidden {
             let expected = format!("{hidden}, the layer's");
             return Err(CoordinatorError::field("hidden", x.ncols(), expected));
         }
-        if let Some(padding) = padding
-            && padding.len() != x.nrows()
-        {
-            let expected = format!("{} entries, one a token", x.nrows());
-            let held = format!("{} entries", padding.len());
-            return Err(CoordinatorError::field("padding_mask", held, expected));
-        }
+        input.check(x.nrows(), self.gate.config().top_k)?;
         if u32::try_from(x.len()).is_err() {
             let held = format!("{} tokens", x.nrows());
             return Err(CoordinatorError::field(
@@ -281,10 +284,19 @@ impl Coordinator {
     }
 
     /// What capacity leaves of the gate's choices.
-    fn admit(&self, step: u64, route: &Route) -> Result<Admission, CoordinatorError> {
+    fn admit(
+        &self,
+        step: u64,
+        route: &Route,
+        input: &StepInput,
+    ) -> Result<Admission, CoordinatorError> {
         let context = AdmitContext {
-            step,
+            seed: self.config.seed,
+            step: input.at_step.unwrap_or(step),
             layer: self.config.source.spec().layer,
+            first_token: input.first_token,
+            sequence: input.sequence,
+            domains: Some(&self.domains),
             ..AdmitContext::default()
         };
         Ok(admit(route, &self.config.capacity, &context)?)

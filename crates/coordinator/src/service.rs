@@ -13,6 +13,7 @@ use ndarray::ArcArray2;
 
 use crate::connect::{Coordinator, exchange_to_wire};
 use crate::forward::StepOutput;
+use crate::input::StepInput;
 
 /// Serves a [`Coordinator`] to its clients.
 pub struct CoordinatorService {
@@ -52,14 +53,11 @@ impl CoordinatorControl for CoordinatorService {
     async fn forward(&self, request: v1::ForwardRequest) -> Result<v1::ForwardReply, RemoteError> {
         check_protocol(request.protocol.as_ref(), "the client")?;
         let x = hidden_states(&request)?;
-        let padding = match request.padding_mask.is_empty() {
-            true => None,
-            false => Some(request.padding_mask.iter().map(|byte| *byte != 0).collect()),
-        };
+        let input = StepInput::read(&request)?;
         let want_routing = request.want_routing;
         // A client that hangs up must not leave a step half counted: the step has its own task.
         let coordinator = Arc::clone(&self.coordinator);
-        let step = tokio::spawn(async move { coordinator.forward(x, padding).await });
+        let step = tokio::spawn(async move { coordinator.forward_in(x, input).await });
         let step = step
             .await
             .map_err(|error| RemoteError::new(v1::ErrorCode::Internal, error.to_string()))?
@@ -110,6 +108,7 @@ impl Coordinator {
                 OnLoss::Drop => v1::OnLoss::Drop,
             }
             .into(),
+            ..v1::ClusterReply::default()
         }
     }
 }
@@ -160,6 +159,7 @@ fn routing(step: &StepOutput) -> v1::Routing {
         executed_expert: executed.collect(),
         gate_weight: f32_bytes(&route.weights),
         fate: fates.iter().map(|fate| *fate as u8).collect(),
+        ..v1::Routing::default()
     }
 }
 
@@ -208,12 +208,14 @@ fn overflow(step: &StepOutput) -> v1::Overflow {
         lost: count.lost,
         assigned_weight: count.assigned_weight,
         lost_weight: count.dropped_weight + count.lost_weight,
+        ..v1::ExpertOverflow::default()
     });
     v1::Overflow {
         per_expert: per_expert.collect(),
         capacity: ledger.capacity.unwrap_or(0),
         capacity_factor: ledger.capacity_factor.unwrap_or(0.0),
         smallest_sufficient_capacity_factor: ledger.smallest_sufficient_capacity_factor,
+        ..v1::Overflow::default()
     }
 }
 

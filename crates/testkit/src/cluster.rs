@@ -125,6 +125,8 @@ impl ClusterSpec {
             exchange: self.exchange,
             wire_dtype: self.wire_dtype,
             capacity: self.capacity,
+            seed: 0,
+            training: false,
             on_loss: self.on_loss,
             deadline: self.deadline,
             chunk_bytes: self.chunk_bytes,

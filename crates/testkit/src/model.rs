@@ -36,6 +36,7 @@ impl Model {
             top_k: narrow(spec.top_k),
             expert: spec.kind.to_string(),
             seed: spec.seed,
+            free: Vec::new(),
         };
         Self {
             source: Arc::new(SyntheticLayer::new(spec).expect("a shape that exists")),

@@ -97,6 +97,8 @@ async fn forward(
         exchange,
         wire_dtype: Format::F32,
         capacity,
+        seed: 0,
+        training: false,
         on_loss: OnLoss::Fail,
         deadline: Defaults::DEADLINE,
         chunk_bytes: Defaults::CHUNK_BYTES,

@@ -83,6 +83,7 @@ impl Cluster {
             top_k: TOP_K as u32,
             expert: "identity".to_owned(),
             seed: 0,
+            free: Vec::new(),
         };
         let config = CoordinatorConfig {
             name: "coordinator".to_owned(),
@@ -96,6 +97,8 @@ impl Cluster {
             exchange: ExchangeKind::Star,
             wire_dtype: Format::F32,
             capacity: CapacityConfig::default(),
+            seed: 0,
+            training: false,
             on_loss: OnLoss::Fail,
             deadline: Defaults::DEADLINE,
             chunk_bytes: Defaults::CHUNK_BYTES,

@@ -102,6 +102,7 @@ impl ModelArgs {
                     top_k: narrow("top-k", spec.top_k)?,
                     expert: spec.kind.to_string(),
                     seed,
+                    free: Vec::new(),
                 };
                 let wire = v1::model_source::Source::Synthetic(wire);
                 (Arc::new(SyntheticLayer::new(spec)?), wire)

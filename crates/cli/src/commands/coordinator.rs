@@ -71,6 +71,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
         exchange: step.exchange,
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
+        seed: model.seed,
+        training: false,
         on_loss: step.on_loss,
         deadline: step.deadline.0,
         chunk_bytes: step.chunk_bytes,

@@ -70,6 +70,9 @@ pub struct SyntheticModel {
     pub expert: ::prost::alloc::string::String,
     #[prost(uint64, tag = "6")]
     pub seed: u64,
+    /// Free experts, which no worker holds: the last of `experts`, by kind.
+    #[prost(enumeration = "FreeExpert", repeated, tag = "7")]
+    pub free: ::prost::alloc::vec::Vec<i32>,
 }
 /// One MoE layer of a Hugging Face checkpoint, read from the endpoint's own file system.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -297,6 +300,15 @@ pub struct ClusterReply {
     pub deadline_us: u64,
     #[prost(enumeration = "OnLoss", tag = "14")]
     pub on_loss: i32,
+    /// The rule that chooses, for example "topk" or "expert-choice".
+    #[prost(string, tag = "15")]
+    pub gate: ::prost::alloc::string::String,
+    /// Of `experts`, the last ones that no worker holds.
+    #[prost(uint32, tag = "16")]
+    pub free_experts: u32,
+    /// The auxiliary loss that the model's family trains with, for example "mixtral"; empty: none.
+    #[prost(string, tag = "17")]
+    pub loss: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForwardRequest {
@@ -315,6 +327,31 @@ pub struct ForwardRequest {
     /// Also return router logits, choices, weights and fates.
     #[prost(bool, tag = "6")]
     pub want_routing: bool,
+    /// \[tokens\] u32, little-endian, for gates that hash them. Empty: none.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub token_ids: ::prost::bytes::Bytes,
+    /// Tokens of a sequence, for capacities and gates that look at one; 0: the batch is one.
+    #[prost(uint32, tag = "8")]
+    pub sequence: u32,
+    /// Number of the first token in the batch that this is a part of.
+    #[prost(uint64, tag = "9")]
+    pub first_token: u64,
+    /// Number of the step for everything random; without it the coordinator counts.
+    #[prost(uint64, optional, tag = "10")]
+    pub at_step: ::core::option::Option<u64>,
+    /// The choices of an earlier run, for a gate that replays.
+    #[prost(message, optional, tag = "11")]
+    pub replay: ::core::option::Option<Replay>,
+}
+/// Choices of an earlier run, \[tokens, top_k\] in slot order.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Replay {
+    /// u32, little-endian.
+    #[prost(bytes = "vec", tag = "1")]
+    pub experts: ::prost::alloc::vec::Vec<u8>,
+    /// f32, little-endian; empty: what the gate makes of the experts' logits.
+    #[prost(bytes = "vec", tag = "2")]
+    pub weights: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardReply {
@@ -341,6 +378,18 @@ pub struct Routing {
     pub gate_weight: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "5")]
     pub fate: ::prost::bytes::Bytes,
+    /// \[tokens + 1\] u32: where each token's choices begin, for gates without a fixed number of them.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub offsets: ::prost::bytes::Bytes,
+    /// The weight that each result was multiplied by, where that is not the gate weight: f32.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub combine_weight: ::prost::bytes::Bytes,
+    /// \[tokens, slots\] f32 each, for gates that mix tokens into slots: what each token gives to each
+    /// slot, and takes from it. The choices are then those of the slots.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub slot_dispatch: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "9")]
+    pub slot_combine: ::prost::bytes::Bytes,
 }
 /// What one step cost. Durations in nanoseconds of the coordinator's clock.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -406,6 +455,21 @@ pub struct Overflow {
     pub capacity_factor: f64,
     #[prost(double, tag = "4")]
     pub smallest_sufficient_capacity_factor: f64,
+    /// Tokens of which no choice was computed, padding not counted.
+    #[prost(uint64, tag = "5")]
+    pub tokens_without_expert: u64,
+    /// Choices that waited for a later wave.
+    #[prost(uint64, tag = "6")]
+    pub spilled: u64,
+    /// Waves of the step, at least 1.
+    #[prost(uint64, tag = "7")]
+    pub waves: u64,
+    /// How often the batch was admitted again under a larger capacity.
+    #[prost(uint64, tag = "8")]
+    pub replays: u64,
+    /// Choices dropped in each slot.
+    #[prost(uint64, repeated, tag = "9")]
+    pub dropped_by_slot: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ExpertOverflow {
@@ -426,6 +490,9 @@ pub struct ExpertOverflow {
     /// Gate weight of dropped and lost choices.
     #[prost(double, tag = "8")]
     pub lost_weight: f64,
+    /// Choices of other experts that this one computed.
+    #[prost(uint64, tag = "9")]
+    pub received: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -512,6 +579,42 @@ impl OnLoss {
             "ON_LOSS_UNSPECIFIED" => Some(Self::Unspecified),
             "ON_LOSS_FAIL" => Some(Self::Fail),
             "ON_LOSS_DROP" => Some(Self::Drop),
+            _ => None,
+        }
+    }
+}
+/// Experts that the token's home answers for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FreeExpert {
+    Unspecified = 0,
+    /// Adds nothing.
+    Null = 1,
+    /// Gives the row back.
+    Identity = 2,
+    /// Mixes the row with a learned vector.
+    Constant = 3,
+}
+impl FreeExpert {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FREE_EXPERT_UNSPECIFIED",
+            Self::Null => "FREE_EXPERT_NULL",
+            Self::Identity => "FREE_EXPERT_IDENTITY",
+            Self::Constant => "FREE_EXPERT_CONSTANT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FREE_EXPERT_UNSPECIFIED" => Some(Self::Unspecified),
+            "FREE_EXPERT_NULL" => Some(Self::Null),
+            "FREE_EXPERT_IDENTITY" => Some(Self::Identity),
+            "FREE_EXPERT_CONSTANT" => Some(Self::Constant),
             _ => None,
         }
     }

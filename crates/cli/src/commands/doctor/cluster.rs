@@ -124,6 +124,8 @@ async fn drive_cluster(
         exchange: step.exchange,
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
+        seed: 0,
+        training: false,
         on_loss: step.on_loss,
         deadline: step.deadline.0,
         chunk_bytes: step.chunk_bytes,
