@@ -3,7 +3,10 @@ use proptest::prelude::*;
 
 use super::{cases, rng, uniform};
 use crate::{
-    balance::{entropy, gini, idle, max_over_mean},
+    balance::{
+        balancedness, balancedness_of_layers, coefficient_of_variation, entropy, gini, idle,
+        max_over_mean, max_over_min, normalised_entropy,
+    },
     loss::{load_balancing_loss, z_loss},
 };
 
@@ -93,6 +96,39 @@ fn balance_of_equal_and_of_collapsed_loads() {
     }
     // Mean absolute difference over twice the mean: (2·1 + 2·2 + 2·1) / (2 · 9 · 2).
     assert!(close(gini(&[1, 2, 3]), 8.0 / 36.0));
+}
+
+#[test]
+fn balance_between_zero_and_one() {
+    let (even, one, some) = ([5, 5, 5, 5], [0, 0, 8, 0], [1, 2, 3]);
+    assert!(close(normalised_entropy(&even), 1.0) && close(normalised_entropy(&[7]), 1.0));
+    assert_eq!(normalised_entropy(&one), 0.0);
+    let entropy = (1.0_f64 / 6.0, 1.0_f64 / 3.0, 0.5_f64);
+    let nats = -(entropy.0 * entropy.0.ln() + entropy.1 * entropy.1.ln() + 0.5 * entropy.2.ln());
+    assert!(close(normalised_entropy(&some), nats / 3_f64.ln()));
+
+    assert_eq!(coefficient_of_variation(&even), 0.0);
+    assert!(close(coefficient_of_variation(&one), 3_f64.sqrt()));
+    assert!(close(
+        coefficient_of_variation(&some),
+        (2.0_f64 / 3.0).sqrt() / 2.0
+    ));
+
+    assert_eq!((balancedness(&even), balancedness(&one)), (1.0, 0.25));
+    assert!(close(balancedness(&some), 1.0 / max_over_mean(&some)));
+    // (5 + 2 + 2) / (5 + 8 + 3); a layer without experts adds nothing.
+    let layers = [&even[..], &one, &some, &[]];
+    assert_eq!(balancedness_of_layers(layers), 9.0 / 16.0);
+
+    assert_eq!((max_over_min(&even), max_over_min(&one)), (1.0, 9.0));
+    assert_eq!(max_over_min(&some), 2.0);
+    for none in [&[][..], &[0, 0]] {
+        assert_eq!(
+            (normalised_entropy(none), coefficient_of_variation(none)),
+            (0.0, 0.0)
+        );
+        assert_eq!((balancedness(none), max_over_min(none)), (0.0, 1.0));
+    }
 }
 
 proptest! {
