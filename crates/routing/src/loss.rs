@@ -1,4 +1,36 @@
-//! Auxiliary losses of a gate, from its logits.
+//! Auxiliary losses of a gate, from its logits and choices.
+//!
+//! Every loss is a value without its coefficient (α, λ), as systems log it: multiply by the
+//! coefficient to add it to an objective. Sums are f64, in token order; probabilities are the f32
+//! ones of the gate, and transcendentals those of `expertmesh_kernels::math`, so a loss has the
+//! same bits on every CPU.
+//!
+//! Tokens that a mask leaves out count nowhere, in no sum and in no number of tokens.
+//!
+//! | loss | who computes it |
+//! |---|---|
+//! | [`load_balancing_loss`] | the Mixtral family of Hugging Face transformers |
+//! | [`z_loss`], [`masked_z_loss`] | ST-MoE, Megatron-LM, MegaBlocks, Switch in transformers |
+//! | [`switch_loss`] | Switch, Megatron-LM, MegaBlocks; DeepSpeed's top-k gate |
+//! | [`sequence_loss`] | Megatron-LM `seq_aux_loss`, DeepSeek-V3 |
+//! | [`GlobalLoad`] | Megatron-LM `global_aux_loss` |
+//! | [`switch_load_balancing_loss`] | Switch in transformers |
+//! | [`gshard_loss`] | GShard; top-1 and top-2 of DeepSpeed, Tutel, FastMoE |
+//! | [`importance_loss`], [`NoisyLogits`] | noisy top-k of Shazeer 2017 |
+//! | [`load_importance_loss`] | Tutel |
+
+mod input;
+mod noisy;
+mod switch;
+
+pub use self::{
+    input::{LossInput, Probability},
+    noisy::{NoisyLogits, cv_squared, importance, importance_loss, load_importance_loss},
+    switch::{GlobalLoad, gshard_loss, sequence_loss, switch_load_balancing_loss, switch_loss},
+};
+
+#[cfg(test)]
+pub(crate) use self::noisy::normal_cdf;
 
 use expertmesh_kernels::{Format, math, round_bf16};
 
@@ -95,6 +127,25 @@ pub fn z_loss(logits: &[f32], experts: usize) -> Result<f64, RoutingError> {
         .map(|row| f64::from(math::logsumexp(row)).powi(2))
         .sum();
     Ok(sum / tokens as f64)
+}
+
+/// [`z_loss`] over the tokens that count, as Megatron-LM's `z_loss_func` with a padding mask. Zero
+/// when none does. Reads the logits and the mask alone.
+///
+/// # Errors
+/// What [`LossInput::check`] refuses.
+pub fn masked_z_loss(input: &LossInput<'_>) -> Result<f64, RoutingError> {
+    input.check()?;
+    let rows = input.rows(0..input.tokens);
+    let (sum, tokens) = rows.fold((0.0, 0_u64), |(sum, tokens), token| {
+        let square = f64::from(math::logsumexp(input.logits_of(token))).powi(2);
+        (sum + square, tokens + 1)
+    });
+    Ok(if tokens == 0 {
+        0.0
+    } else {
+        sum / tokens as f64
+    })
 }
 
 /// The number of rows of `[T, E]`.

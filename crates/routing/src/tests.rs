@@ -8,8 +8,11 @@
 )]
 
 mod admission;
+mod fixtures;
 mod gate;
+mod loss_forms;
 mod losses;
+mod noisy_loss;
 mod oracle;
 mod reference;
 mod selection;
