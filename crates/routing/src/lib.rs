@@ -36,7 +36,8 @@
 //! Reading order: [`config`] (the shape of a router), [`gate`] (hidden states to logits),
 //! [`select`] (logits to choices), [`route`] (the answer), [`mod@capacity`] and [`mod@admit`] (how
 //! many choices an expert takes, and which), [`ledger`] (what became of them), [`loss`] and
-//! [`balance`] (how even the load is), [`error`].
+//! [`balance`] (how even the load is), [`noise`] (random
+//! numbers by place, not by order), [`error`].
 //!
 //! This crate does not know the network, time, files or placement: the answer for a batch is a
 //! pure function of the batch. A token's choices do not depend on the other tokens of its
@@ -51,6 +52,7 @@ pub mod error;
 pub mod gate;
 pub mod ledger;
 pub mod loss;
+pub mod noise;
 pub mod route;
 pub mod select;
 
@@ -65,5 +67,6 @@ pub use config::{
 pub use error::RoutingError;
 pub use gate::Gate;
 pub use ledger::{ExpertCount, OverflowLedger};
+pub use noise::{Noise, NoiseKey, Purpose};
 pub use route::{Fate, Route};
 pub use select::{SelectScratch, Selector};

@@ -12,6 +12,7 @@ mod fixtures;
 mod gate;
 mod loss_forms;
 mod losses;
+mod noise;
 mod noisy_loss;
 mod oracle;
 mod reference;
