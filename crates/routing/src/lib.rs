@@ -36,7 +36,7 @@
 //! Reading order: [`config`] (the shape of a router), [`gate`] (hidden states to logits),
 //! [`select`] (logits to choices), [`route`] (the answer), [`mod@capacity`] and [`mod@admit`] (how
 //! many choices an expert takes, and which), [`ledger`] (what became of them), [`loss`] and
-//! [`balance`] (how even the load is), [`noise`] (random
+//! [`balance`] (how even the load is), [`bias`] (the load steers the selection), [`noise`] (random
 //! numbers by place, not by order), [`error`].
 //!
 //! This crate does not know the network, time, files or placement: the answer for a batch is a
@@ -46,6 +46,7 @@
 
 pub mod admit;
 pub mod balance;
+pub mod bias;
 pub mod capacity;
 pub mod config;
 pub mod error;
@@ -60,6 +61,7 @@ pub mod select;
 mod tests;
 
 pub use admit::{Admission, AdmitContext, Domains, FreeExpert, admit};
+pub use bias::BiasUpdate;
 pub use capacity::{CapacityConfig, Overflow, capacity, smallest_sufficient_factor};
 pub use config::{
     GroupScore, Groups, Logits, Norm, Post, RouterConfig, Score, Select, WeightDtype,

@@ -8,6 +8,7 @@
 )]
 
 mod admission;
+mod bias;
 mod fixtures;
 mod gate;
 mod loss_forms;
