@@ -37,7 +37,7 @@
 //! [`select`] (logits to choices), [`route`] (the answer), [`mod@capacity`] and [`mod@admit`] (how
 //! many choices an expert takes, and which), [`ledger`] (what became of them), [`loss`] and
 //! [`balance`] (how even the load is), [`bias`] (the load steers the selection), [`noise`] (random
-//! numbers by place, not by order), [`error`].
+//! numbers by place, not by order), [`depth`] (tokens that skip whole layers), [`error`].
 //!
 //! This crate does not know the network, time, files or placement: the answer for a batch is a
 //! pure function of the batch. A token's choices do not depend on the other tokens of its
@@ -49,6 +49,7 @@ pub mod balance;
 pub mod bias;
 pub mod capacity;
 pub mod config;
+pub mod depth;
 pub mod error;
 pub mod gate;
 pub mod ledger;
@@ -66,6 +67,7 @@ pub use capacity::{CapacityConfig, Overflow, capacity, smallest_sufficient_facto
 pub use config::{
     GroupScore, Groups, Logits, Norm, Post, RouterConfig, Score, Select, WeightDtype,
 };
+pub use depth::{DepthRoute, DepthRouter, ExitGate, ExitRule, ExitState};
 pub use error::RoutingError;
 pub use gate::Gate;
 pub use ledger::{ExpertCount, OverflowLedger};

@@ -9,6 +9,8 @@
 
 mod admission;
 mod bias;
+mod depth;
+mod exit;
 mod fixtures;
 mod gate;
 mod loss_forms;
