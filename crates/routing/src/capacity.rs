@@ -1,147 +1,199 @@
 //! How many choices an expert accepts in a batch, and which are refused.
 
-use std::{fmt, str::FromStr};
+mod formula;
+mod names;
+mod overflow;
+mod preset;
+
+use std::num::NonZeroU32;
+
+pub use formula::{CapacityFormula, capacity, smallest_sufficient_factor};
+pub use overflow::{CapacityScope, CapacityShare, Overflow, Priority, QueueOrder, WeightRule};
+pub use preset::CapacityPreset;
 
 use crate::error::RoutingError;
 
-/// What happens to the choices of an expert that is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Overflow {
-    /// No expert is ever full.
-    #[default]
-    Dropless,
-    /// The first tokens of the batch are kept, the rest dropped.
-    DropPosition,
-    /// The heaviest gate weights are kept, ties to the lower token, the rest dropped.
-    DropWeight,
-}
-
-/// The capacity rule of a run.
+/// The capacity rule of a run. The default refuses nothing.
+///
+/// ```
+/// use expertmesh_routing::{CapacityConfig, CapacityPreset, Overflow};
+///
+/// let rule = CapacityConfig {
+///     factor: Some(1.25),
+///     overflow: Overflow::Reroute,
+///     ..CapacityConfig::default()
+/// };
+/// // ceil(1024 · 2 / 64 · 1.25)
+/// assert_eq!(rule.capacity(1024, 2, 64), Some(40));
+///
+/// let tutel = "tutel".parse::<CapacityPreset>()?.config();
+/// let tutel = CapacityConfig { factor: Some(1.25), ..tutel };
+/// // 2 · int(1.25 · ceil(1000 / 64))
+/// assert_eq!(tutel.capacity(1000, 2, 64), Some(40));
+/// # Ok::<(), expertmesh_routing::RoutingError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct CapacityConfig {
-    /// The capacity factor; `None` exactly when the policy is [`Overflow::Dropless`].
+    /// The capacity factor in training, and outside it where [`eval_factor`](Self::eval_factor)
+    /// is `None`.
     pub factor: Option<f64>,
-    /// What happens past it.
+    /// The capacity factor outside training.
+    pub eval_factor: Option<f64>,
+    /// Whether batches are admitted in training.
+    pub training: bool,
+    /// A capacity is no larger than the batch needs, and without a factor exactly what it needs.
+    pub automatic: bool,
+    /// What happens past the capacity.
     pub overflow: Overflow,
-    /// An expert accepts at least this many choices, whatever the factor.
+    /// How the capacity follows from the factor.
+    pub formula: CapacityFormula,
+    /// The formula gives at least this, whatever the factor.
     pub min_capacity: u32,
+    /// A capacity is rounded up to a multiple of this, after all else; 0 and 1 round nothing.
+    pub alignment: u32,
+    /// In which order choices ask for room.
+    pub order: QueueOrder,
+    /// What ranks tokens under [`Overflow::DropPrioritised`].
+    pub priority: Priority,
+    /// Whose capacity it is.
+    pub scope: CapacityScope,
+    /// Which tokens share a capacity.
+    pub share: CapacityShare,
+    /// What becomes of a token's gate weights when some of its choices are dropped.
+    pub weights: WeightRule,
 }
 
 // === impl CapacityConfig ===
 
 impl CapacityConfig {
+    /// The factor that counts: `factor` in training, else `eval_factor` and failing that `factor`.
+    #[must_use]
+    pub fn active_factor(&self) -> Option<f64> {
+        if self.training {
+            self.factor
+        } else {
+            self.eval_factor.or(self.factor)
+        }
+    }
+
     /// Checks that factor and policy fit each other.
     ///
     /// # Errors
-    /// A factor that is not a finite number above 0, a factor without a policy that drops, a
-    /// policy that drops without a factor.
+    /// A factor that the formula does not take, any factor or `automatic` with
+    /// [`Overflow::Dropless`], another policy without a factor that counts and not automatic.
     pub fn validate(&self) -> Result<(), RoutingError> {
-        let expected = match (self.factor, self.overflow) {
-            (Some(factor), _) if !(factor.is_finite() && factor > 0.0) => "a finite number above 0",
-            (Some(_), Overflow::Dropless) => {
-                "none with overflow dropless; choose overflow drop-position or drop-weight"
+        for (field, factor) in [
+            ("capacity factor", self.factor),
+            ("eval capacity factor", self.eval_factor),
+        ] {
+            let Some(factor) = factor else { continue };
+            let expected = if !self.formula.takes(factor) {
+                self.formula.expected_factor()
+            } else if self.overflow == Overflow::Dropless {
+                "none with overflow dropless; choose another, such as overflow drop-position"
+            } else {
+                continue;
+            };
+            return Err(RoutingError::config(field, factor, expected));
+        }
+        if self.overflow == Overflow::Dropless {
+            if self.automatic {
+                let expected = "false with overflow dropless, which has no capacity";
+                return Err(RoutingError::config("automatic capacity", true, expected));
             }
-            (None, Overflow::DropPosition | Overflow::DropWeight) => {
-                "a number above 0, such as 1.25, or overflow dropless"
-            }
-            _ => return Ok(()),
-        };
-        let found = self
-            .factor
-            .map_or_else(|| "none".to_owned(), |factor| factor.to_string());
-        Err(RoutingError::config("capacity factor", found, expected))
+        } else if self.active_factor().is_none() && !self.automatic {
+            let expected = "a number above 0, such as 1.25, or overflow dropless";
+            return Err(RoutingError::config("capacity factor", "none", expected));
+        }
+        Ok(())
     }
 
-    /// The capacity for a batch of `tokens` tokens that are not padding; `None` if dropless.
+    /// What the factor gives for `tokens` tokens that are not padding, before a look at what they
+    /// chose; `None` where nothing limits: dropless, and automatic without a cap.
+    ///
+    /// `experts` is the number of workers under [`CapacityScope::Worker`].
     #[must_use]
     pub fn capacity(&self, tokens: usize, top_k: usize, experts: usize) -> Option<u64> {
-        self.factor
-            .map(|factor| capacity(tokens, top_k, experts, factor, self.min_capacity))
+        let factor = self.limiting_factor()?;
+        let capacity = self.formula.apply(tokens, top_k, experts, factor);
+        let automatic = capacity == 0 && self.formula == CapacityFormula::MegaBlocks;
+        (!automatic).then(|| self.round(capacity))
     }
-}
 
-// === impl Overflow ===
-
-impl fmt::Display for Overflow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Dropless => "dropless",
-            Self::DropPosition => "drop-position",
-            Self::DropWeight => "drop-weight",
+    /// The capacity for tokens of which at most `needed` choices go to the same expert (or
+    /// worker); otherwise as [`Self::capacity`]. `None` if dropless.
+    #[must_use]
+    pub fn capacity_for(
+        &self,
+        tokens: usize,
+        top_k: usize,
+        experts: usize,
+        needed: u64,
+    ) -> Option<u64> {
+        if self.overflow == Overflow::Dropless {
+            return None;
+        }
+        let limit = self.capacity(tokens, top_k, experts);
+        let capped = self.automatic || self.active_factor().is_some_and(|factor| factor < 0.0);
+        Some(match limit {
+            None => self.align(needed),
+            // Both are multiples: the lesser of two roundings is the rounding of the lesser.
+            Some(limit) if capped => limit.min(self.align(needed)),
+            Some(limit) => limit,
         })
     }
-}
 
-/// `drop` is short for `drop-position`.
-impl FromStr for Overflow {
-    type Err = RoutingError;
+    /// The smallest factor above 0, to the last bit, with which the formula gives at least
+    /// `needed`; zero when `min_capacity` suffices by itself.
+    #[must_use]
+    pub fn smallest_sufficient_factor(
+        &self,
+        needed: u64,
+        tokens: usize,
+        top_k: usize,
+        experts: usize,
+    ) -> f64 {
+        formula::smallest_factor(|factor| {
+            self.round(self.formula.apply(tokens, top_k, experts, factor)) >= needed
+        })
+    }
 
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name {
-            "dropless" => Ok(Self::Dropless),
-            "drop" | "drop-position" => Ok(Self::DropPosition),
-            "drop-weight" => Ok(Self::DropWeight),
-            _ => {
-                let expected = "dropless, drop (= drop-position) or drop-weight";
-                Err(RoutingError::config(
-                    "overflow",
-                    format!("{name:?}"),
-                    expected,
-                ))
-            }
-        }
+    /// Whether the capacity cannot be told before counting what a batch chose.
+    pub(crate) fn asks_for_demand(&self) -> bool {
+        let automatic = match self.formula {
+            CapacityFormula::Tutel => self.active_factor().is_some_and(|factor| factor <= 0.0),
+            CapacityFormula::MegaBlocks => true,
+            _ => false,
+        };
+        automatic || self.automatic || self.overflow == Overflow::GrowAndReplay
+    }
+
+    pub(crate) fn align(&self, capacity: u64) -> u64 {
+        let multiple = u64::from(self.alignment.max(1));
+        capacity
+            .checked_next_multiple_of(multiple)
+            .unwrap_or(u64::MAX)
+    }
+
+    fn round(&self, capacity: u64) -> u64 {
+        self.align(capacity.max(u64::from(self.min_capacity)))
+    }
+
+    /// The factor of the formula, where there is one: its sign only says that it is a cap.
+    fn limiting_factor(&self) -> Option<f64> {
+        let factor = self.active_factor()?.abs();
+        (factor > 0.0).then_some(factor)
     }
 }
 
-// === the formula ===
-
-/// Choices that each expert accepts: `ceil(T·k/E · CF)`, at least `min_capacity`.
-///
-/// This is Megatron-LM's formula (`get_capacity`), in f64 and in its order, division first, so
-/// that a factor means here what it means there: 1.1 times 50 is 55.00000000000001 in f64 and
-/// gives 56. `tokens` are those that are not padding.
-#[must_use]
-pub fn capacity(
-    tokens: usize,
-    top_k: usize,
-    experts: usize,
-    factor: f64,
-    min_capacity: u32,
-) -> u64 {
-    let mean = tokens as f64 * top_k as f64 / experts as f64;
-    // The cast saturates: a factor past all reason admits everything, which is what it asks for.
-    #[expect(
-        clippy::cast_sign_loss,
-        reason = "a product of numbers that are not negative"
-    )]
-    let capacity = (mean * factor).ceil() as u64;
-    capacity.max(u64::from(min_capacity))
-}
-
-/// The smallest factor, to the last bit, for which [`capacity`] is at least `needed`.
-///
-/// Zero when `min_capacity` suffices by itself. Print it rounded up: rounded down, it drops.
-#[must_use]
-pub fn smallest_sufficient_factor(
-    needed: u64,
-    tokens: usize,
-    top_k: usize,
-    experts: usize,
-    min_capacity: u32,
-) -> f64 {
-    if needed <= u64::from(min_capacity) {
-        return 0.0;
+impl CapacityShare {
+    /// Each of `senders` has a capacity of its own.
+    ///
+    /// # Errors
+    /// No sender.
+    pub fn senders(senders: u32) -> Result<Self, RoutingError> {
+        NonZeroU32::new(senders)
+            .map(Self::Senders)
+            .ok_or_else(|| RoutingError::config("senders", senders, "at least 1"))
     }
-    // Floats above zero are ordered like their bits, and capacity never falls as the factor
-    // grows, so bisecting the bits finds the exact edge that inverting the formula would round.
-    let (mut short, mut enough) = (0, f64::MAX.to_bits());
-    while enough - short > 1 {
-        let middle = short + (enough - short) / 2;
-        if capacity(tokens, top_k, experts, f64::from_bits(middle), min_capacity) >= needed {
-            enough = middle;
-        } else {
-            short = middle;
-        }
-    }
-    f64::from_bits(enough)
 }

@@ -1,133 +1,43 @@
 //! The overflow ledger: what became of every choice, expert by expert.
 
-use std::ops::AddAssign;
+mod count;
+
+pub use count::ExpertCount;
 
 use crate::{
-    capacity::{CapacityConfig, smallest_sufficient_factor},
+    admit::{Admission, AdmitContext, Batch},
+    capacity::CapacityConfig,
     error::RoutingError,
     route::{Fate, Route},
 };
-
-/// The choices that the gate made for one expert, by fate. A rerouted choice is counted here,
-/// at the expert that the gate chose, and not at the one that computed it.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct ExpertCount {
-    /// Choices that the gate made, padding included.
-    pub assigned: u64,
-    /// Computed by this expert.
-    pub computed: u64,
-    /// Computed by another expert.
-    pub rerouted: u64,
-    /// Refused by capacity.
-    pub dropped: u64,
-    /// Padding, or nothing to compute.
-    pub skipped: u64,
-    /// No worker answered.
-    pub lost: u64,
-    /// Gate weight of the choices assigned.
-    pub assigned_weight: f64,
-    /// Gate weight of the choices computed.
-    pub computed_weight: f64,
-    /// Gate weight of the choices rerouted.
-    pub rerouted_weight: f64,
-    /// Gate weight of the choices dropped.
-    pub dropped_weight: f64,
-    /// Gate weight of the choices skipped.
-    pub skipped_weight: f64,
-    /// Gate weight of the choices lost.
-    pub lost_weight: f64,
-}
 
 /// The counts of one batch, or of several merged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OverflowLedger {
     /// `[E]`.
     pub per_expert: Vec<ExpertCount>,
-    /// Choices that each expert accepted at most; the largest of a merge; `None` without a
-    /// limit.
+    /// `[k]` choices dropped, by their slot: the gate's first choice, its second, and so on.
+    pub dropped_by_slot: Vec<u64>,
+    /// Tokens with choices of which none was computed, at least one being dropped or lost.
+    pub tokens_without_expert: u64,
+    /// Choices that were sent in a later wave than the first.
+    pub spilled: u64,
+    /// Waves that were used; the most of a merge.
+    pub waves: u32,
+    /// Batches that were admitted again under a larger capacity.
+    pub replays: u64,
+    /// Choices that each expert (or worker) accepted at most; the largest of a merge; `None`
+    /// without a limit.
     pub capacity: Option<u64>,
-    /// The factor behind it.
+    /// Choices that there was room for and that nobody made; summed in a merge; `None` without a
+    /// limit.
+    pub headroom: Option<u64>,
+    /// The factor behind the capacity.
     pub capacity_factor: Option<f64>,
-    /// The smallest factor that would have dropped nothing in any batch: see
-    /// [`smallest_sufficient_factor`].
+    /// The smallest factor under which no choice would have been refused its expert (or worker)
+    /// in any batch, so that nothing is dropped, rerouted, spilled or replayed: see
+    /// [`CapacityConfig::smallest_sufficient_factor`].
     pub smallest_sufficient_capacity_factor: f64,
-}
-
-// === impl ExpertCount ===
-
-impl ExpertCount {
-    fn add(&mut self, fate: Fate, weight: f64) {
-        self.assigned += 1;
-        self.assigned_weight += weight;
-        let (count, sum) = match fate {
-            Fate::Computed => (&mut self.computed, &mut self.computed_weight),
-            Fate::Rerouted => (&mut self.rerouted, &mut self.rerouted_weight),
-            Fate::Dropped => (&mut self.dropped, &mut self.dropped_weight),
-            Fate::Skipped => (&mut self.skipped, &mut self.skipped_weight),
-            Fate::Lost => (&mut self.lost, &mut self.lost_weight),
-        };
-        *count += 1;
-        *sum += weight;
-    }
-
-    fn check(&self, expert: usize) -> Result<(), RoutingError> {
-        let parts = [
-            self.computed,
-            self.rerouted,
-            self.dropped,
-            self.skipped,
-            self.lost,
-        ];
-        let sum = parts
-            .iter()
-            .try_fold(0_u64, |sum, &part| sum.checked_add(part));
-        if sum != Some(self.assigned) {
-            return Err(RoutingError::NotConserved {
-                expert,
-                what: "choices",
-                assigned: self.assigned as f64,
-                accounted: parts.iter().map(|&part| part as f64).sum(),
-            });
-        }
-        let weights = [
-            self.computed_weight,
-            self.rerouted_weight,
-            self.dropped_weight,
-            self.skipped_weight,
-            self.lost_weight,
-        ];
-        let accounted: f64 = weights.iter().sum();
-        // Sums of the same f32 numbers in different orders: they differ by rounding in f64,
-        // far below one choice's weight.
-        let size = weights.iter().map(|weight| weight.abs()).sum::<f64>() + self.assigned as f64;
-        if (accounted - self.assigned_weight).abs() <= 1e-9 * size {
-            return Ok(());
-        }
-        let assigned = self.assigned_weight;
-        Err(RoutingError::NotConserved {
-            expert,
-            what: "gate weight",
-            assigned,
-            accounted,
-        })
-    }
-}
-
-impl AddAssign<&Self> for ExpertCount {
-    fn add_assign(&mut self, other: &Self) {
-        self.assigned += other.assigned;
-        self.computed += other.computed;
-        self.rerouted += other.rerouted;
-        self.dropped += other.dropped;
-        self.skipped += other.skipped;
-        self.lost += other.lost;
-        self.assigned_weight += other.assigned_weight;
-        self.computed_weight += other.computed_weight;
-        self.rerouted_weight += other.rerouted_weight;
-        self.dropped_weight += other.dropped_weight;
-        self.skipped_weight += other.skipped_weight;
-        self.lost_weight += other.lost_weight;
-    }
 }
 
 // === impl OverflowLedger ===
@@ -138,35 +48,110 @@ impl OverflowLedger {
     pub fn empty(experts: usize, config: &CapacityConfig) -> Self {
         Self {
             per_expert: vec![ExpertCount::default(); experts],
+            dropped_by_slot: vec![],
+            tokens_without_expert: 0,
+            spilled: 0,
+            waves: 0,
+            replays: 0,
             capacity: None,
-            capacity_factor: config.factor,
+            headroom: None,
+            capacity_factor: config.active_factor(),
             smallest_sufficient_capacity_factor: 0.0,
         }
     }
 
-    /// Counts a batch by its final fates, `[choices]`, under the rule that admitted it.
+    /// Counts a batch by its admission, whose fates are final by now, under the rule and the
+    /// context that admitted it.
     ///
     /// # Errors
-    /// What [`CapacityConfig::validate`] and [`Route::check`] refuse, and another number of
-    /// fates than choices.
+    /// What [`admit`](crate::admit()) refuses, and tables of another length than the choices.
     pub fn tally(
         route: &Route,
-        fates: &[Fate],
+        admission: &Admission,
         config: &CapacityConfig,
+        context: &AdmitContext<'_>,
     ) -> Result<Self, RoutingError> {
         config.validate()?;
         route.check()?;
-        route.check_choices("fates", fates.len())?;
+        let batch = Batch::new(route, config, context)?;
         let mut ledger = Self::empty(route.experts_total, config);
-        for ((&expert, &weight), &fate) in route.experts.iter().zip(&route.weights).zip(fates) {
-            ledger.per_expert[expert as usize].add(fate, f64::from(weight));
+        ledger.count_tokens(route, admission)?;
+        ledger.count_elsewhere(route, admission)?;
+        ledger.replays = u64::from(admission.replays);
+        ledger.capacity = admission.capacity;
+        ledger.headroom = admission.room.map(|room| {
+            let held = ledger.per_expert[..batch.held].iter();
+            let accepted: u64 = held.map(ExpertCount::accepted).sum();
+            room.saturating_sub(accepted)
+        });
+        let mut demand = Vec::new();
+        for tokens in batch.parts() {
+            batch.count_demand(tokens.clone(), &mut demand);
+            let needed = demand.iter().copied().max().unwrap_or_default();
+            let (real, sharers) = (batch.real_tokens(tokens), batch.bins.sharers);
+            let factor = config.smallest_sufficient_factor(needed, real, route.top_k, sharers);
+            let smallest = &mut ledger.smallest_sufficient_capacity_factor;
+            *smallest = smallest.max(factor);
         }
-        let (tokens, k, e) = (route.real_tokens(), route.top_k, route.experts_total);
-        let needed = route.demand().into_iter().max().unwrap_or_default();
-        ledger.capacity = config.capacity(tokens, k, e);
-        ledger.smallest_sufficient_capacity_factor =
-            smallest_sufficient_factor(needed, tokens, k, e, config.min_capacity);
         Ok(ledger)
+    }
+
+    /// Counts every choice at the expert that the gate chose, and the tokens left with nothing.
+    fn count_tokens(&mut self, route: &Route, admission: &Admission) -> Result<(), RoutingError> {
+        route.check_choices("fates", admission.fates.len())?;
+        self.dropped_by_slot.resize(route.top_k, 0);
+        for token in 0..route.tokens {
+            let choices = route.choices_of(token);
+            let (mut computed, mut missed) = (false, false);
+            let fates = &admission.fates[choices.clone()];
+            let chosen = route.experts[choices.clone()].iter();
+            let chosen = chosen.zip(&route.weights[choices]);
+            for (slot, (&fate, (&expert, &weight))) in fates.iter().zip(chosen).enumerate() {
+                self.per_expert[expert as usize].add(fate, f64::from(weight));
+                match fate {
+                    Fate::Computed | Fate::Rerouted => computed = true,
+                    Fate::Dropped => {
+                        missed = true;
+                        self.dropped_by_slot[slot] += 1;
+                    }
+                    Fate::Lost => missed = true,
+                    Fate::Skipped => {}
+                }
+            }
+            self.tokens_without_expert += u64::from(missed && !computed);
+        }
+        Ok(())
+    }
+
+    /// Counts what was rerouted where it was computed, and what was sent later.
+    fn count_elsewhere(
+        &mut self,
+        route: &Route,
+        admission: &Admission,
+    ) -> Result<(), RoutingError> {
+        let fates = &admission.fates;
+        if let Some(executed) = &admission.executed {
+            route.check_choices("executed", executed.len())?;
+            let pairs = executed.iter().zip(&route.experts).zip(fates);
+            for ((&executed, &chosen), &fate) in pairs {
+                if fate == Fate::Rerouted && executed != chosen {
+                    if let Some(count) = self.per_expert.get_mut(executed as usize) {
+                        count.received += 1;
+                    }
+                }
+            }
+        }
+        self.waves = u32::from(!fates.is_empty());
+        if let Some(waves) = &admission.waves {
+            route.check_choices("waves", waves.len())?;
+            for (&wave, &fate) in waves.iter().zip(fates) {
+                if wave > 0 && fate != Fate::Dropped {
+                    self.spilled += 1;
+                    self.waves = self.waves.max(u32::from(wave) + 1);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The sum over experts.
@@ -217,7 +202,20 @@ impl OverflowLedger {
         for (count, more) in self.per_expert.iter_mut().zip(&other.per_expert) {
             *count += more;
         }
+        let slots = self.dropped_by_slot.len().max(other.dropped_by_slot.len());
+        self.dropped_by_slot.resize(slots, 0);
+        for (count, more) in self.dropped_by_slot.iter_mut().zip(&other.dropped_by_slot) {
+            *count += more;
+        }
+        self.tokens_without_expert += other.tokens_without_expert;
+        self.spilled += other.spilled;
+        self.waves = self.waves.max(other.waves);
+        self.replays += other.replays;
         self.capacity = self.capacity.max(other.capacity);
+        self.headroom = match (self.headroom, other.headroom) {
+            (Some(room), Some(more)) => Some(room.saturating_add(more)),
+            (room, more) => room.or(more),
+        };
         self.smallest_sufficient_capacity_factor = self
             .smallest_sufficient_capacity_factor
             .max(other.smallest_sufficient_capacity_factor);

@@ -22,12 +22,13 @@
 //! let config = CapacityConfig {
 //!     factor: Some(0.5),
 //!     overflow: Overflow::DropPosition,
-//!     min_capacity: 0,
+//!     ..CapacityConfig::default()
 //! };
-//! let admission = admit(&route, &config, &AdmitContext::default())?;
+//! let context = AdmitContext::default();
+//! let admission = admit(&route, &config, &context)?;
 //! assert_eq!(admission.fates, [Fate::Computed, Fate::Computed, Fate::Dropped]);
 //!
-//! let ledger = OverflowLedger::tally(&route, &admission.fates, &config)?;
+//! let ledger = OverflowLedger::tally(&route, &admission, &config, &context)?;
 //! ledger.check_conservation()?;
 //! assert_eq!(ledger.totals().dropped, 1);
 //! # Ok::<(), expertmesh_routing::RoutingError>(())
@@ -63,7 +64,10 @@ mod tests;
 
 pub use admit::{Admission, AdmitContext, Domains, FreeExpert, admit};
 pub use bias::BiasUpdate;
-pub use capacity::{CapacityConfig, Overflow, capacity, smallest_sufficient_factor};
+pub use capacity::{
+    CapacityConfig, CapacityFormula, CapacityPreset, CapacityScope, CapacityShare, Overflow,
+    Priority, QueueOrder, WeightRule, capacity, smallest_sufficient_factor,
+};
 pub use config::{
     GroupScore, Groups, Logits, Norm, Post, RouterConfig, Score, Select, WeightDtype,
 };

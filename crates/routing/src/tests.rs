@@ -27,11 +27,20 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 
-use crate::{Admission, AdmitContext, CapacityConfig, Route, RoutingError};
+use crate::{Admission, AdmitContext, CapacityConfig, OverflowLedger, Route, RoutingError};
 
 /// Admits a batch that is a whole run.
 fn admit(route: &Route, config: &CapacityConfig) -> Result<Admission, RoutingError> {
     crate::admit(route, config, &AdmitContext::default())
+}
+
+/// Counts a batch that is a whole run.
+fn tally(
+    route: &Route,
+    admission: &Admission,
+    config: &CapacityConfig,
+) -> Result<OverflowLedger, RoutingError> {
+    OverflowLedger::tally(route, admission, config, &AdmitContext::default())
 }
 
 /// The same cases in every run.

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
-use super::{admit, below, cases, rng, uniform};
+use super::{admit, below, cases, rng, tally, uniform};
 use crate::{
-    CapacityConfig, ExpertCount, Fate, Overflow, OverflowLedger, Route, RoutingError, capacity,
-    smallest_sufficient_factor,
+    Admission, CapacityConfig, ExpertCount, Fate, Overflow, OverflowLedger, Route, RoutingError,
+    capacity, smallest_sufficient_factor,
 };
 
 use Fate::{Computed, Dropped, Lost, Rerouted, Skipped};
@@ -26,7 +26,15 @@ fn rule(overflow: Overflow, factor: f64) -> CapacityConfig {
     CapacityConfig {
         factor: Some(factor),
         overflow,
-        min_capacity: 0,
+        ..CapacityConfig::default()
+    }
+}
+
+/// An admission of nothing but fates.
+fn of_fates(fates: &[Fate]) -> Admission {
+    Admission {
+        fates: fates.to_vec(),
+        ..Admission::default()
     }
 }
 
@@ -123,7 +131,7 @@ fn rules_that_contradict_themselves_are_refused() {
         let rule = CapacityConfig {
             factor,
             overflow,
-            min_capacity: 0,
+            ..CapacityConfig::default()
         };
         rule.validate().map_err(|error| error.to_string())
     };
@@ -138,8 +146,8 @@ fn rules_that_contradict_themselves_are_refused() {
     }
     assert_eq!(
         check(Some(1.25), Overflow::Dropless).unwrap_err(),
-        "capacity factor: 1.25, expected none with overflow dropless; choose overflow \
-         drop-position or drop-weight"
+        "capacity factor: 1.25, expected none with overflow dropless; choose another, such as \
+         overflow drop-position"
     );
     assert!(
         check(None, Overflow::DropPosition)
@@ -198,22 +206,18 @@ fn routes_from_outside_are_checked() {
         })
         .starts_with("padding: 0")
     );
-    assert!(OverflowLedger::tally(&good, &[Computed], &dropless).is_err());
+    assert!(tally(&good, &of_fates(&[Computed]), &dropless).is_err());
 }
 
 #[test]
 fn words_and_numbers_go_both_ways() {
-    for overflow in [
-        Overflow::Dropless,
-        Overflow::DropPosition,
-        Overflow::DropWeight,
-    ] {
+    for overflow in Overflow::ALL {
         assert_eq!(overflow.to_string().parse::<Overflow>().unwrap(), overflow);
     }
     assert_eq!("drop".parse::<Overflow>().unwrap(), Overflow::DropPosition);
     let error = "drops".parse::<Overflow>().unwrap_err().to_string();
     assert!(
-        error.starts_with("overflow: \"drops\", expected dropless, drop "),
+        error.starts_with("overflow: \"drops\", expected dropless, drop-position, "),
         "{error}"
     );
     for (number, fate) in (0_u8..).zip(Fate::ALL) {
@@ -231,8 +235,11 @@ fn words_and_numbers_go_both_ways() {
 #[test]
 fn a_ledger_by_hand() {
     let route = route(2, &[(0, 0.5), (0, 0.25), (0, 0.125), (1, 1.0), (1, 2.0)]);
-    let fates = [Computed, Dropped, Lost, Rerouted, Skipped];
-    let ledger = OverflowLedger::tally(&route, &fates, &rule(Overflow::DropPosition, 0.8)).unwrap();
+    let admission = Admission {
+        capacity: Some(2),
+        ..of_fates(&[Computed, Dropped, Lost, Rerouted, Skipped])
+    };
+    let ledger = tally(&route, &admission, &rule(Overflow::DropPosition, 0.8)).unwrap();
     ledger.check_conservation().unwrap();
     assert_eq!(
         ledger.per_expert[0],
@@ -269,7 +276,12 @@ fn a_ledger_by_hand() {
 #[test]
 fn a_ledger_that_does_not_add_up_is_found() {
     let route = route(2, &[(0, 0.5), (1, 0.25)]);
-    let good = OverflowLedger::tally(&route, &[Computed; 2], &CapacityConfig::default()).unwrap();
+    let good = tally(
+        &route,
+        &of_fates(&[Computed; 2]),
+        &CapacityConfig::default(),
+    )
+    .unwrap();
     let broken = |change: fn(&mut ExpertCount)| {
         let mut ledger = good.clone();
         change(&mut ledger.per_expert[1]);
@@ -292,8 +304,8 @@ fn ledgers_of_one_rule_merge() {
     let mut sum = OverflowLedger::empty(2, &rule);
     for choices in [&[(0, 1.0), (0, 0.5)][..], &[(0, 1.0), (1, 1.0)]] {
         let route = route(2, choices);
-        let fates = admit(&route, &rule).unwrap().fates;
-        sum.merge(&OverflowLedger::tally(&route, &fates, &rule).unwrap())
+        let admission = admit(&route, &rule).unwrap();
+        sum.merge(&tally(&route, &admission, &rule).unwrap())
             .unwrap();
     }
     assert_eq!((sum.totals().assigned, sum.totals().dropped), (4, 1));
@@ -338,7 +350,7 @@ proptest! {
             Some(_) if by_weight => Overflow::DropWeight,
             Some(_) => Overflow::DropPosition,
         };
-        let rule = CapacityConfig { factor, overflow, min_capacity };
+        let rule = CapacityConfig { factor, overflow, min_capacity, ..CapacityConfig::default() };
         let mut admission = admit(&route, &rule).unwrap();
         prop_assert_eq!(admission.capacity.is_some(), factor.is_some());
         let limit = admission.capacity.unwrap_or(u64::MAX);
@@ -347,7 +359,7 @@ proptest! {
         for (choice, &fate) in admission.fates.iter().enumerate() {
             prop_assert_eq!(fate == Skipped, route.is_padding(choice / k));
         }
-        let ledger = OverflowLedger::tally(&route, &admission.fates, &rule).unwrap();
+        let ledger = tally(&route, &admission, &rule).unwrap();
         for (expert, count) in ledger.per_expert.iter().enumerate() {
             prop_assert_eq!(count.computed, accepts(expert));
         }
@@ -371,7 +383,7 @@ proptest! {
                 }
             }
         }
-        let ledger = OverflowLedger::tally(&route, &admission.fates, &rule).unwrap();
+        let ledger = tally(&route, &admission, &rule).unwrap();
         ledger.check_conservation().unwrap();
         let totals = ledger.totals();
         prop_assert_eq!(totals.assigned, (tokens * k) as u64);
@@ -392,13 +404,15 @@ proptest! {
         let route = random_route(tokens, e, k, skew, padded, seed);
         let overflow = if by_weight { Overflow::DropWeight } else { Overflow::DropPosition };
         let dropped = |factor| {
-            let rule = CapacityConfig { factor: Some(factor), overflow, min_capacity };
+            let rule = CapacityConfig {
+                factor: Some(factor), overflow, min_capacity, ..CapacityConfig::default()
+            };
             let admission = admit(&route, &rule).unwrap();
             (admission.fates.iter().filter(|&&fate| fate == Dropped).count(), admission.capacity)
         };
         let dropless = CapacityConfig { min_capacity, ..CapacityConfig::default() };
-        let fates = admit(&route, &dropless).unwrap().fates;
-        let factor = OverflowLedger::tally(&route, &fates, &dropless)
+        let admission = admit(&route, &dropless).unwrap();
+        let factor = tally(&route, &admission, &dropless)
             .unwrap()
             .smallest_sufficient_capacity_factor;
         if factor == 0.0 {

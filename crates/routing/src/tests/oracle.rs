@@ -81,7 +81,7 @@ fn uniform_routes_overflow_as_the_binomial_says() {
                 let rule = CapacityConfig {
                     factor: Some(factor),
                     overflow,
-                    min_capacity: 0,
+                    ..CapacityConfig::default()
                 };
                 let mut capacity = 0;
                 let shares: Vec<f64> = routes

@@ -1,0 +1,120 @@
+//! What became of the choices of one expert.
+
+use std::ops::AddAssign;
+
+use crate::{error::RoutingError, route::Fate};
+
+/// The choices that the gate made for one expert, by fate. A rerouted choice is counted here,
+/// at the expert that the gate chose, and not at the one that computed it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ExpertCount {
+    /// Choices that the gate made, padding included.
+    pub assigned: u64,
+    /// Computed by this expert.
+    pub computed: u64,
+    /// Computed by another expert, or on another of this expert's domains than its first.
+    pub rerouted: u64,
+    /// Refused by capacity.
+    pub dropped: u64,
+    /// Padding, or nothing to compute.
+    pub skipped: u64,
+    /// No worker answered.
+    pub lost: u64,
+    /// Choices of other experts that were rerouted here: not among those assigned.
+    pub received: u64,
+    /// Gate weight of the choices assigned.
+    pub assigned_weight: f64,
+    /// Gate weight of the choices computed.
+    pub computed_weight: f64,
+    /// Gate weight of the choices rerouted.
+    pub rerouted_weight: f64,
+    /// Gate weight of the choices dropped.
+    pub dropped_weight: f64,
+    /// Gate weight of the choices skipped.
+    pub skipped_weight: f64,
+    /// Gate weight of the choices lost.
+    pub lost_weight: f64,
+}
+
+// === impl ExpertCount ===
+
+impl ExpertCount {
+    pub(super) fn add(&mut self, fate: Fate, weight: f64) {
+        self.assigned += 1;
+        self.assigned_weight += weight;
+        let (count, sum) = match fate {
+            Fate::Computed => (&mut self.computed, &mut self.computed_weight),
+            Fate::Rerouted => (&mut self.rerouted, &mut self.rerouted_weight),
+            Fate::Dropped => (&mut self.dropped, &mut self.dropped_weight),
+            Fate::Skipped => (&mut self.skipped, &mut self.skipped_weight),
+            Fate::Lost => (&mut self.lost, &mut self.lost_weight),
+        };
+        *count += 1;
+        *sum += weight;
+    }
+
+    /// Choices that room was given to, here or elsewhere.
+    pub(super) fn accepted(&self) -> u64 {
+        self.computed + self.rerouted + self.lost
+    }
+
+    pub(super) fn check(&self, expert: usize) -> Result<(), RoutingError> {
+        let parts = [
+            self.computed,
+            self.rerouted,
+            self.dropped,
+            self.skipped,
+            self.lost,
+        ];
+        let sum = parts
+            .iter()
+            .try_fold(0_u64, |sum, &part| sum.checked_add(part));
+        if sum != Some(self.assigned) {
+            return Err(RoutingError::NotConserved {
+                expert,
+                what: "choices",
+                assigned: self.assigned as f64,
+                accounted: parts.iter().map(|&part| part as f64).sum(),
+            });
+        }
+        let weights = [
+            self.computed_weight,
+            self.rerouted_weight,
+            self.dropped_weight,
+            self.skipped_weight,
+            self.lost_weight,
+        ];
+        let accounted: f64 = weights.iter().sum();
+        // Sums of the same f32 numbers in different orders: they differ by rounding in f64,
+        // far below one choice's weight.
+        let size = weights.iter().map(|weight| weight.abs()).sum::<f64>() + self.assigned as f64;
+        if (accounted - self.assigned_weight).abs() <= 1e-9 * size {
+            return Ok(());
+        }
+        let assigned = self.assigned_weight;
+        Err(RoutingError::NotConserved {
+            expert,
+            what: "gate weight",
+            assigned,
+            accounted,
+        })
+    }
+}
+
+impl AddAssign<&Self> for ExpertCount {
+    fn add_assign(&mut self, other: &Self) {
+        self.assigned += other.assigned;
+        self.computed += other.computed;
+        self.rerouted += other.rerouted;
+        self.dropped += other.dropped;
+        self.skipped += other.skipped;
+        self.lost += other.lost;
+        self.received += other.received;
+        self.assigned_weight += other.assigned_weight;
+        self.computed_weight += other.computed_weight;
+        self.rerouted_weight += other.rerouted_weight;
+        self.dropped_weight += other.dropped_weight;
+        self.skipped_weight += other.skipped_weight;
+        self.lost_weight += other.lost_weight;
+    }
+}
