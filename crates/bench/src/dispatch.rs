@@ -80,5 +80,6 @@ pub(crate) fn overflow(count: &expertmesh_routing::ExpertCount) -> ExpertOverflo
         lost: count.lost,
         assigned_gate_weight: count.assigned_weight,
         lost_gate_weight: count.dropped_weight + count.lost_weight,
+        received: count.received,
     }
 }

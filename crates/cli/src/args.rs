@@ -3,7 +3,8 @@
 //! Reading order: [`Cli`] and [`Command`] here; [`model`] (which layer), [`step`] (how a step
 //! runs), [`load`] (what is driven through it), [`process`] (on which processes); [`values`] (their spellings); [`config_file`].
 
-pub(crate) mod config_file;
+pub(crate) mod capacity;
+mod config_file;
 pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod process;

@@ -37,6 +37,8 @@ pub struct Coordinator {
     pub(crate) compute: ComputePool,
     pub(crate) engine: Arc<Engine>,
     pub(crate) next_step: AtomicU64,
+    /// The capacity that steps grew to, for the policy that grows; 0 for none.
+    pub(crate) grown: AtomicU64,
     workers: Vec<WorkerClient>,
     watchdog: tokio::task::JoinHandle<()>,
 }
@@ -119,6 +121,7 @@ impl Coordinator {
             compute,
             engine,
             next_step: AtomicU64::new(0),
+            grown: AtomicU64::new(0),
             workers,
             watchdog,
             endpoints,

@@ -124,7 +124,9 @@ impl Coordinator {
             .await?;
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
-        let mut admission = self.admit(step, &route, &input)?;
+        let context = self.admit_context(step, &input);
+        let mut admission = admit(&route, &self.config.capacity, &context)?;
+        self.grow(&admission);
         let homes = self.settle_losses(step, &route, &mut admission)?;
         let Planned {
             kept,
@@ -183,7 +185,7 @@ impl Coordinator {
             &ledger,
             self.executed(&route, &admission),
         );
-        let overflow = OverflowLedger::tally(&route, &admission.fates, &self.config.capacity)?;
+        let overflow = OverflowLedger::tally(&route, &admission, &self.config.capacity, &context)?;
         debug_assert!(
             overflow.check_conservation().is_ok(),
             "a choice is unaccounted for"
@@ -283,23 +285,26 @@ impl Coordinator {
         self.table.host(target.pack())
     }
 
-    /// What capacity leaves of the gate's choices.
-    fn admit(
-        &self,
-        step: u64,
-        route: &Route,
-        input: &StepInput,
-    ) -> Result<Admission, CoordinatorError> {
-        let context = AdmitContext {
+    /// What a step is admitted under.
+    fn admit_context(&self, step: u64, input: &StepInput) -> AdmitContext<'_> {
+        let grown = self.grown.load(Ordering::Relaxed);
+        AdmitContext {
             seed: self.config.seed,
             step: input.at_step.unwrap_or(step),
             layer: self.config.source.spec().layer,
             first_token: input.first_token,
             sequence: input.sequence,
             domains: Some(&self.domains),
-            ..AdmitContext::default()
-        };
-        Ok(admit(route, &self.config.capacity, &context)?)
+            grown: (grown > 0).then_some(grown),
+            free: &[],
+        }
+    }
+
+    /// Remembers a capacity that had to grow, for the steps to come.
+    fn grow(&self, admission: &Admission) {
+        if let (1.., Some(capacity)) = (admission.replays, admission.capacity) {
+            self.grown.fetch_max(capacity, Ordering::Relaxed);
+        }
     }
 }
 

@@ -53,7 +53,7 @@ impl StepInput {
             _ => Ok(()),
         };
         let padding = self.padding.as_ref().map(Vec::len);
-        check("padding", padding, tokens, "one a token")?;
+        check("padding_mask", padding, tokens, "one a token")?;
         let ids = self.token_ids.as_ref().map(Vec::len);
         check("token_ids", ids, tokens, "one a token")?;
         let replay = self.replay.as_ref();

@@ -137,6 +137,10 @@ fn f32_bytes(values: &[f32]) -> Bytes {
     bytes.into()
 }
 
+fn words(values: &[u32]) -> Bytes {
+    values.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
 fn routing(step: &StepOutput) -> v1::Routing {
     let route = &step.route;
     let fates = &step.admission.fates;
@@ -151,14 +155,15 @@ fn routing(step: &StepOutput) -> v1::Routing {
     });
     v1::Routing {
         router_logits: f32_bytes(&route.logits),
-        chosen_expert: route
-            .experts
-            .iter()
-            .flat_map(|expert| expert.to_le_bytes())
-            .collect(),
+        chosen_expert: words(&route.experts),
         executed_expert: executed.collect(),
         gate_weight: f32_bytes(&route.weights),
         fate: fates.iter().map(|fate| *fate as u8).collect(),
+        offsets: words(route.offsets.as_deref().unwrap_or_default()),
+        combine_weight: match &step.admission.weights {
+            Some(weights) => f32_bytes(weights),
+            None => Bytes::new(),
+        },
         ..v1::Routing::default()
     }
 }
@@ -208,14 +213,18 @@ fn overflow(step: &StepOutput) -> v1::Overflow {
         lost: count.lost,
         assigned_weight: count.assigned_weight,
         lost_weight: count.dropped_weight + count.lost_weight,
-        ..v1::ExpertOverflow::default()
+        received: count.received,
     });
     v1::Overflow {
         per_expert: per_expert.collect(),
         capacity: ledger.capacity.unwrap_or(0),
         capacity_factor: ledger.capacity_factor.unwrap_or(0.0),
         smallest_sufficient_capacity_factor: ledger.smallest_sufficient_capacity_factor,
-        ..v1::Overflow::default()
+        tokens_without_expert: ledger.tokens_without_expert,
+        spilled: ledger.spilled,
+        waves: u64::from(ledger.waves),
+        replays: ledger.replays,
+        dropped_by_slot: ledger.dropped_by_slot.clone(),
     }
 }
 

@@ -149,21 +149,27 @@ impl Home {
         self.end_if_done();
     }
 
-    /// Time passed. At the deadline every host that still owes results is lost.
+    /// Time passed. At the deadline every host that owes results is lost, and chunks that waited
+    /// for it are given up: hosts that were not asked are not at fault.
     pub fn on_tick(&mut self, now_ns: u64) {
         if self.ended || now_ns < self.deadline_ns {
             return;
         }
         let waited_ms = (now_ns - self.started_ns) / 1_000_000;
-        let late: Vec<u32> = self
-            .hosts
-            .iter()
-            .filter(|host| host.lost.is_none() && host.answered.contains(&false))
-            .map(|host| host.endpoint)
-            .collect();
-        for endpoint in late {
-            self.on_host_lost(endpoint, LossCause::Deadline { waited_ms });
+        let cause = LossCause::Deadline { waited_ms };
+        let mut late = self.hosts.iter_mut().filter(|host| host.in_flight > 0);
+        if self.on_loss == OnLoss::Fail {
+            if let Some(endpoint) = late.next().map(|host| host.endpoint) {
+                self.on_host_lost(endpoint, cause);
+            }
+            return;
         }
+        for host in late {
+            host.lost = Some(cause.clone());
+            host.in_flight = 0;
+        }
+        self.open = 0;
+        self.end_if_done();
     }
 
     /// Ends the step with an error that no loss policy forgives.

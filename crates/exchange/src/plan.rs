@@ -185,6 +185,14 @@ impl HostTable {
             .copied()
     }
 
+    /// Whether `endpoint` holds `expert`, as whichever replica.
+    pub fn holds(&self, endpoint: u32, expert: u32) -> bool {
+        match self.first.get(expert as usize..expert as usize + 2) {
+            Some(ends) => self.of[ends[0] as usize..ends[1] as usize].contains(&endpoint),
+            None => false,
+        }
+    }
+
     /// Whether a packed [`Target`] is of a free expert.
     pub fn is_free(&self, target: u32) -> bool {
         let expert = Target::unpack(target).expert as usize;

@@ -49,7 +49,8 @@ pub use error::TelemetryError;
 pub use histogram::{Histogram, Latency};
 pub use model::{
     Balance, CombineKind, Communication, Environment, ExchangeKind, ExpertOverflow, Identity,
-    LatencyUs, Load, LoadMode, Network, OverflowReport, Report, Run, SCHEMA, Shape, Source,
+    LatencyUs, Load, LoadMode, Network, OverflowEvents, OverflowReport, Report, Run, SCHEMA, Shape,
+    Source,
 };
 pub use phase::Phase;
 pub use recorder::{RunRecorder, StepRecord, bandwidth};

@@ -15,7 +15,7 @@ pub use balance::Balance;
 pub use communication::Communication;
 pub use latency::LatencyUs;
 pub(crate) use overflow::check_conservation;
-pub use overflow::{ExpertOverflow, OverflowReport};
+pub use overflow::{ExpertOverflow, OverflowEvents, OverflowReport};
 
 use crate::names::named_enum;
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ mod finish;
 #[cfg(test)]
 mod tests;
 
-use crate::model::{ExpertOverflow, check_conservation};
+use crate::model::{ExpertOverflow, OverflowEvents, check_conservation};
 use crate::{Histogram, Phase, TelemetryError};
 
 /// What one step cost. Durations in nanoseconds, sizes in bytes.
@@ -65,6 +65,7 @@ pub struct RunRecorder {
     /// Row-major `endpoints × endpoints`.
     matrix: Vec<u64>,
     per_expert: Vec<ExpertOverflow>,
+    overflow_events: OverflowEvents,
     capacity_factor: Option<f64>,
     smallest_sufficient_capacity_factor: Option<f64>,
     /// Empty until a step counts by worker.
@@ -105,6 +106,7 @@ impl RunRecorder {
             sums: Sums::default(),
             matrix: vec![0; endpoints.len() * endpoints.len()],
             per_expert: Vec::new(),
+            overflow_events: OverflowEvents::default(),
             capacity_factor: None,
             smallest_sufficient_capacity_factor: None,
             choices_per_worker: Vec::new(),
@@ -175,6 +177,11 @@ impl RunRecorder {
         Ok(())
     }
 
+    /// Counts what the overflow policy did in one step besides.
+    pub fn overflow_events(&mut self, events: &OverflowEvents) {
+        self.overflow_events.add(events);
+    }
+
     /// Counts one floor: the time of the same bytes without any work.
     pub fn floor(&mut self, ns: u64) {
         self.floor.get_or_insert_default().record(ns);
@@ -228,6 +235,7 @@ impl RunRecorder {
         for (sum, expert) in self.per_expert.iter_mut().zip(&other.per_expert) {
             sum.add(expert);
         }
+        self.overflow_events.add(&other.overflow_events);
         self.capacity_factor = self.capacity_factor.or(other.capacity_factor);
         self.smallest_sufficient_capacity_factor = larger(
             self.smallest_sufficient_capacity_factor,

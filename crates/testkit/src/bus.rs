@@ -17,7 +17,9 @@ use expertmesh_exchange::{
 };
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
-use expertmesh_routing::{Admission, CapacityConfig, OverflowLedger, Route, WeightDtype};
+use expertmesh_routing::{
+    Admission, AdmitContext, CapacityConfig, Domains, OverflowLedger, Route, WeightDtype,
+};
 
 use crate::bus::run::Run;
 use crate::digest::digest;
@@ -34,6 +36,8 @@ pub struct BusSetup {
     pub wire: Format,
     /// Capacity of the experts.
     pub capacity: CapacityConfig,
+    /// Seed of everything random.
+    pub seed: u64,
     /// What a lost endpoint means.
     pub on_loss: OnLoss,
     /// Chunks under way at one host.
@@ -75,6 +79,7 @@ pub struct Bus {
     /// How rows move.
     pub setup: BusSetup,
     table: HostTable,
+    domains: Domains,
     limits: Limits,
     rule: CombineRule,
     names: Arc<[String]>,
@@ -101,6 +106,13 @@ pub struct BusStep {
     pub took_ns: u64,
 }
 
+/// Which workers hold each expert.
+pub(crate) fn domains(placement: &Placement) -> Domains {
+    let replicas = |expert| placement.replicas(expert);
+    let of: Vec<&[u32]> = (0..placement.experts()).map(replicas).collect();
+    Domains::new(&of, placement.workers()).expect("a placement")
+}
+
 // === impl BusSetup ===
 
 impl BusSetup {
@@ -112,6 +124,7 @@ impl BusSetup {
             exchange,
             wire: Format::F32,
             capacity: CapacityConfig::default(),
+            seed: 0,
             on_loss: OnLoss::Fail,
             credits: 2,
             chunk_bytes: 2048,
@@ -142,9 +155,19 @@ impl Bus {
                 router.dtype,
                 router.weight_dtype == WeightDtype::Model,
             ),
+            domains: domains(&setup.placement),
             names: names.collect(),
             parts,
             setup,
+        }
+    }
+
+    /// What every step is admitted under.
+    pub fn admit_context(&self) -> AdmitContext<'_> {
+        AdmitContext {
+            seed: self.setup.seed,
+            domains: Some(&self.domains),
+            ..AdmitContext::default()
         }
     }
 

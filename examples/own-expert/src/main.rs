@@ -46,7 +46,7 @@ async fn main() -> Outcome<()> {
     let capacity = CapacityConfig {
         factor: Some(1.0),
         overflow: Overflow::DropWeight,
-        min_capacity: 0,
+        ..CapacityConfig::default()
     };
     let step = forward(batch(12), ExchangeKind::AllToAll, capacity).await?;
     print(&step);

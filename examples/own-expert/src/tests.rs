@@ -43,7 +43,7 @@ async fn both_exchanges_give_the_bits_of_the_reference() {
     let drop = CapacityConfig {
         factor: Some(1.0),
         overflow: Overflow::DropWeight,
-        min_capacity: 0,
+        ..CapacityConfig::default()
     };
     for capacity in [CapacityConfig::default(), drop] {
         let (expected, fates) = reference(x.as_slice().unwrap(), 12, &capacity);

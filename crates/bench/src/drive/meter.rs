@@ -6,7 +6,8 @@ use std::time::Duration;
 use expertmesh_coordinator::to_record;
 use expertmesh_kernels::Format;
 use expertmesh_telemetry::{
-    CombineKind, ExchangeKind, ExpertOverflow, Identity, Load, Run, RunRecorder, Shape, Source,
+    CombineKind, ExchangeKind, ExpertOverflow, Identity, Load, OverflowEvents, Run, RunRecorder,
+    Shape, Source,
 };
 use expertmesh_wire::{format_from_wire, v1};
 use sha2::{Digest as _, Sha256};
@@ -125,6 +126,13 @@ impl Meter {
         let smallest = overflow.smallest_sufficient_capacity_factor;
         self.recorder
             .overflow(&per_expert, factor, Some(smallest))?;
+        self.recorder.overflow_events(&OverflowEvents {
+            tokens_without_expert: overflow.tokens_without_expert,
+            spilled: overflow.spilled,
+            waves: overflow.waves,
+            replays: overflow.replays,
+            dropped_by_slot: overflow.dropped_by_slot.clone(),
+        });
         for (sum, expert) in self.demand.iter_mut().zip(&per_expert) {
             *sum += expert.demand();
             self.lost += expert.lost;
@@ -194,6 +202,7 @@ fn expert(one: &v1::ExpertOverflow) -> ExpertOverflow {
         lost: one.lost,
         assigned_gate_weight: one.assigned_weight,
         lost_gate_weight: one.lost_weight,
+        received: one.received,
     }
 }
 

@@ -8,9 +8,10 @@ use expertmesh_coordinator::Defaults;
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy};
-use expertmesh_routing::{CapacityConfig, Overflow};
+use expertmesh_routing::CapacityConfig;
 
-use crate::args::values::{Combine, PlacementChoice, Wait, at_least_one, parsed, push, whole};
+use crate::args::capacity::CapacityArgs;
+use crate::args::values::{Combine, PlacementChoice, Wait, at_least_one, parsed, push};
 use crate::error::Failure;
 
 /// The flags that say how a step runs; `None` for absent ones.
@@ -27,16 +28,6 @@ pub(crate) struct StepArgs {
     /// Where results are added up: exact [default: exact]
     #[arg(long, value_name = "HOW", value_parser = parsed::<Combine>)]
     pub(crate) combine: Option<Combine>,
-    /// Choices that an expert accepts in a step, as a multiple of an even share
-    #[arg(long, value_name = "FACTOR", value_parser = factor)]
-    pub(crate) capacity_factor: Option<f64>,
-    /// What exceeds the capacity: dropless, drop (= drop-position) or drop-weight
-    /// [default: dropless, with a capacity factor drop-position]
-    #[arg(long, value_name = "POLICY", value_parser = parsed::<Overflow>)]
-    pub(crate) overflow: Option<Overflow>,
-    /// Choices that an expert accepts whatever the factor [default: 0]
-    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
-    pub(crate) min_capacity: Option<u32>,
     /// Number format of rows on the wire: f32 or bf16 [default: as --dtype]
     #[arg(long, value_name = "FORMAT", value_parser = parsed::<Format>)]
     pub(crate) wire_dtype: Option<Format>,
@@ -52,6 +43,8 @@ pub(crate) struct StepArgs {
     /// Longest frame that rows are cut to, bytes [default: 1047552]
     #[arg(long, value_name = "BYTES", value_parser = at_least_one::<NonZeroUsize>)]
     pub(crate) chunk_bytes: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) capacity: CapacityArgs,
 }
 
 /// How a step runs, with every choice made.
@@ -81,7 +74,7 @@ impl StepArgs {
         dtype: Format,
         seed: u64,
     ) -> Result<StepOptions, Failure> {
-        let capacity = self.capacity()?;
+        let capacity = self.capacity.resolve()?;
         Ok(StepOptions {
             placement: self.place(experts, workers, seed)?,
             exchange: self.exchange.unwrap_or_default(),
@@ -117,48 +110,18 @@ impl StepArgs {
         }
     }
 
-    /// A factor alone drops by position; without one nothing is dropped.
-    fn capacity(&self) -> Result<CapacityConfig, Failure> {
-        let usual = match self.capacity_factor {
-            Some(_) => Overflow::DropPosition,
-            None => Overflow::Dropless,
-        };
-        let overflow = self.overflow.unwrap_or(usual);
-        if overflow == Overflow::Dropless && self.min_capacity.is_some() {
-            return Err(Failure::input(
-                "--min-capacity has no meaning with --overflow dropless; add --capacity-factor",
-            ));
-        }
-        let config = CapacityConfig {
-            factor: self.capacity_factor,
-            overflow,
-            min_capacity: self.min_capacity.unwrap_or(0),
-        };
-        config.validate()?;
-        Ok(config)
-    }
-
     /// The flags again, for a child process.
     pub(crate) fn to_argv(&self) -> Vec<OsString> {
         let mut argv = Vec::new();
         push(&mut argv, "--placement", self.placement.as_ref());
         push(&mut argv, "--exchange", self.exchange);
         push(&mut argv, "--combine", self.combine);
-        push(&mut argv, "--capacity-factor", self.capacity_factor);
-        push(&mut argv, "--overflow", self.overflow);
-        push(&mut argv, "--min-capacity", self.min_capacity);
+        self.capacity.to_argv(&mut argv);
         push(&mut argv, "--wire-dtype", self.wire_dtype);
         push(&mut argv, "--on-loss", self.on_loss);
         push(&mut argv, "--deadline", self.deadline);
         push(&mut argv, "--credits", self.credits);
         push(&mut argv, "--chunk-bytes", self.chunk_bytes);
         argv
-    }
-}
-
-fn factor(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
-        _ => Err("expected a finite number above 0, such as 1.25".to_owned()),
     }
 }

@@ -43,6 +43,13 @@ pub(crate) fn push<T: Display>(argv: &mut Vec<OsString>, flag: &str, value: Opti
     }
 }
 
+/// Adds `--flag` to `argv` if it is set.
+pub(crate) fn push_set(argv: &mut Vec<OsString>, flag: &str, set: bool) {
+    if set {
+        argv.push(flag.into());
+    }
+}
+
 /// A time as a number and its unit: `30s`, `500ms`, `1.5s`, `2m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait(pub(crate) Duration);

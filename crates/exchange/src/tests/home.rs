@@ -252,3 +252,18 @@ fn a_wave_does_not_wait_for_the_lost() {
     assert!(home.on_results(0, 2));
     assert_eq!(home.poll(), Some(HomeAction::Combine));
 }
+
+#[test]
+fn a_host_that_was_not_asked_is_not_late() {
+    let mut home = in_waves(OnLoss::Drop);
+    assert_eq!(sends(&mut home).len(), 3);
+    assert!(home.on_results(0, 0));
+    assert!(home.on_results(0, 1));
+    home.on_tick(DEADLINE);
+    assert_eq!(home.poll(), Some(HomeAction::Combine));
+    assert_eq!(
+        home.lost().collect::<Vec<_>>(),
+        [2],
+        "host 1 owed nothing yet"
+    );
+}

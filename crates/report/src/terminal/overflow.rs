@@ -57,8 +57,41 @@ pub(super) fn write(page: &mut Page, run: &Run) {
     let sufficient = human::maybe_number(o.smallest_sufficient_capacity_factor);
     let note = format!("smallest factor under which nothing would drop: {sufficient}");
     page.figure("capacity factor", &factor, &note);
+    events(page, o);
     experts(page, &o.per_expert);
     balance(page, run);
+}
+
+/// Lines for what happened, and none for what did not.
+fn events(page: &mut Page, o: &OverflowReport) {
+    let e = &o.events;
+    let happened = [
+        (
+            "tokens bare",
+            e.tokens_without_expert,
+            "tokens of which no choice was computed",
+        ),
+        ("spilled", e.spilled, "choices that waited for a later wave"),
+        (
+            "replays",
+            e.replays,
+            "steps admitted again with more capacity",
+        ),
+    ];
+    for (name, count, note) in happened.into_iter().filter(|(_, count, _)| *count > 0) {
+        page.figure(name, &human::count(count), note);
+    }
+    if e.waves > 1 {
+        page.figure("waves", &human::count(e.waves), "of the step that had most");
+    }
+    if o.dropped > 0 && e.dropped_by_slot.len() > 1 {
+        let slots: Vec<String> = e.dropped_by_slot.iter().map(|n| human::count(*n)).collect();
+        page.figure(
+            "by slot",
+            &slots.join(" "),
+            "dropped first, second, … choices",
+        );
+    }
 }
 
 fn weight_note(o: &OverflowReport) -> String {

@@ -163,6 +163,7 @@ pub(crate) fn edge(endpoints: usize, size: u64, us: f64, text: &str) -> Run {
         lost: size,
         assigned_gate_weight: us,
         lost_gate_weight: -us,
+        received: 0,
     };
     let per_expert = vec![expert; 300];
     let mut phases: BTreeMap<String, Latency> = Phase::ALL

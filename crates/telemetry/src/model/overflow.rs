@@ -29,8 +29,27 @@ pub struct OverflowReport {
     /// The smallest factor under which no step would have dropped a choice; `None` where a
     /// capacity does not apply.
     pub smallest_sufficient_capacity_factor: Option<f64>,
+    /// What the overflow policy did besides.
+    #[serde(flatten)]
+    pub events: OverflowEvents,
     /// The same by expert: entry `e` is expert `e`.
     pub per_expert: Vec<ExpertOverflow>,
+}
+
+/// What an overflow policy does besides giving choices their fates, over all recorded steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OverflowEvents {
+    /// Tokens of which no choice was computed, at least one being dropped or lost.
+    pub tokens_without_expert: u64,
+    /// Choices that were sent in a later wave than the first.
+    pub spilled: u64,
+    /// Waves of the step that had most.
+    pub waves: u64,
+    /// Steps that were admitted again under a larger capacity.
+    pub replays: u64,
+    /// Choices dropped in each slot: of all first choices, of all second ones, and so on.
+    pub dropped_by_slot: Vec<u64>,
 }
 
 /// Choices of one expert by fate. A rerouted choice stays with the expert that the gate chose.
@@ -52,6 +71,30 @@ pub struct ExpertOverflow {
     pub assigned_gate_weight: f64,
     /// Gate weight of its dropped and lost choices.
     pub lost_gate_weight: f64,
+    /// Choices of other experts that it computed.
+    #[serde(default)]
+    pub received: u64,
+}
+
+// === impl OverflowEvents ===
+
+impl OverflowEvents {
+    /// Adds the events of `other`.
+    pub fn add(&mut self, other: &OverflowEvents) {
+        for (mine, more) in [
+            (&mut self.tokens_without_expert, other.tokens_without_expert),
+            (&mut self.spilled, other.spilled),
+            (&mut self.replays, other.replays),
+        ] {
+            *mine = mine.saturating_add(more);
+        }
+        self.waves = self.waves.max(other.waves);
+        let slots = self.dropped_by_slot.len().max(other.dropped_by_slot.len());
+        self.dropped_by_slot.resize(slots, 0);
+        for (sum, more) in self.dropped_by_slot.iter_mut().zip(&other.dropped_by_slot) {
+            *sum = sum.saturating_add(*more);
+        }
+    }
 }
 
 // === impl ExpertOverflow ===
@@ -84,6 +127,7 @@ impl ExpertOverflow {
             (&mut self.dropped, other.dropped),
             (&mut self.skipped, other.skipped),
             (&mut self.lost, other.lost),
+            (&mut self.received, other.received),
         ] {
             *mine = mine.saturating_add(more);
         }
@@ -114,6 +158,7 @@ impl OverflowReport {
             lost_gate_weight: total.lost_gate_weight,
             capacity_factor,
             smallest_sufficient_capacity_factor,
+            events: OverflowEvents::default(),
             per_expert,
         }
     }

@@ -128,11 +128,13 @@ fn the_json_is_the_schema_key_for_key() {
     expect(
         &run["overflow"],
         "assigned computed rerouted dropped skipped lost assigned_gate_weight lost_gate_weight \
-         capacity_factor smallest_sufficient_capacity_factor per_expert",
+         capacity_factor smallest_sufficient_capacity_factor per_expert \
+         tokens_without_expert spilled waves replays dropped_by_slot",
     );
     expect(
         &run["overflow"]["per_expert"][0],
-        "assigned computed rerouted dropped skipped lost assigned_gate_weight lost_gate_weight",
+        "assigned computed rerouted dropped skipped lost assigned_gate_weight lost_gate_weight \
+         received",
     );
     expect(
         &run["balance"],

@@ -31,11 +31,14 @@ impl RunRecorder {
             load,
             latency_us: self.latency(),
             communication: self.communication(exchange),
-            overflow: OverflowReport::of(
-                self.per_expert.clone(),
-                self.capacity_factor,
-                self.smallest_sufficient_capacity_factor,
-            ),
+            overflow: OverflowReport {
+                events: self.overflow_events.clone(),
+                ..OverflowReport::of(
+                    self.per_expert.clone(),
+                    self.capacity_factor,
+                    self.smallest_sufficient_capacity_factor,
+                )
+            },
             balance: self.balance(),
             losses: BTreeMap::new(),
             source: BTreeMap::new(),

@@ -9,7 +9,7 @@ use expertmesh_exchange::{
     TrafficLedger, shard_ranges, write_shard,
 };
 use expertmesh_experts::Scratch;
-use expertmesh_routing::{Admission, AdmitContext, Fate, Route, admit};
+use expertmesh_routing::{Admission, Fate, Route, admit};
 use expertmesh_wire::{FrameKind, FrameView, Header, RemoteError, Tag};
 
 use crate::bus::Bus;
@@ -60,7 +60,7 @@ enum Kind {
 impl<'a> Front<'a> {
     pub(super) fn new(bus: &'a Bus, x: &'a [f32], route: Route, now_ns: u64) -> Self {
         let setup = &bus.setup;
-        let admission = admit(&route, &setup.capacity, &AdmitContext::default());
+        let admission = admit(&route, &setup.capacity, &bus.admit_context());
         let admission = admission.expect("a route");
         let workers = setup.placement.workers();
         let ranges: Vec<(u32, Range<usize>)> = match setup.exchange {

@@ -195,7 +195,7 @@ impl<'a> Peer<'a> {
 
     fn on_rows(&mut self, from: u32, frame: FrameView, received_ns: u64) {
         let hidden = u32::try_from(self.bus.parts.spec.hidden).expect("a small row");
-        let holds = |expert| self.bus.table.host(expert) == Some(self.id);
+        let holds = |expert| self.bus.table.holds(self.id, expert);
         let (frame_step, extent) = (frame.header.tag.step, frame.header.extent);
         let rows = RowsJob::read(frame, hidden, holds).expect("rows of ours");
         let key = self.next_job;

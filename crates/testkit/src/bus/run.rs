@@ -116,7 +116,12 @@ impl<'a> Run<'a> {
             planned,
             ..
         } = self.front;
-        let overflow = OverflowLedger::tally(&route, &admission.fates, &bus.setup.capacity);
+        let overflow = OverflowLedger::tally(
+            &route,
+            &admission,
+            &bus.setup.capacity,
+            &bus.admit_context(),
+        );
         Ok(BusStep {
             output,
             overflow: overflow.expect("a route and its fates"),

@@ -5,7 +5,10 @@ use expertmesh_exchange::{ExchangeKind, OnLoss, StepError, shard_ranges};
 use expertmesh_experts::ExpertKind;
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy as Placing};
-use expertmesh_routing::{AdmitContext, CapacityConfig, Fate, Overflow, Route, admit};
+use expertmesh_routing::{
+    CapacityConfig, CapacityScope, CapacityShare, Fate, Overflow, QueueOrder, Route, WeightRule,
+    admit,
+};
 use expertmesh_testkit::{Bus, BusSetup, BusStep, Fault, FaultKind, Model, Parts, inputs};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -26,6 +29,8 @@ struct Case {
     /// Exponent of a Zipf law over the experts; 0 is uniform.
     skew: i32,
     padded: bool,
+    /// Whether every second expert has a second worker.
+    replicated: bool,
     capacity: CapacityConfig,
     exchange: ExchangeKind,
     credits: usize,
@@ -41,19 +46,14 @@ fn cases() -> impl Strategy<Value = Case> {
         0..4i32,
         any::<bool>(),
     );
-    let overflow = prop_oneof![
-        2 => Just((None, Overflow::Dropless)),
-        1 => (0.05..2.0f64).prop_map(|factor| (Some(factor), Overflow::DropPosition)),
-        1 => (0.05..2.0f64).prop_map(|factor| (Some(factor), Overflow::DropWeight)),
-    ];
     let links = (
         any::<bool>(),
         1..4usize,
         prop_oneof![Just(1), Just(400), Just(1 << 16)],
         any::<u64>(),
     );
-    (shape, load, overflow, 0..3u32, links).prop_map(
-        |(shape, load, overflow, min_capacity, links)| Case {
+    (shape, load, capacities(), any::<bool>(), links).prop_map(
+        |(shape, load, capacity, replicated, links)| Case {
             experts: shape.0,
             top_k: shape.1,
             workers: shape.2,
@@ -61,11 +61,8 @@ fn cases() -> impl Strategy<Value = Case> {
             tokens: load.0,
             skew: load.1,
             padded: load.2,
-            capacity: CapacityConfig {
-                factor: overflow.0,
-                overflow: overflow.1,
-                min_capacity,
-            },
+            replicated,
+            capacity,
             exchange: if links.0 {
                 ExchangeKind::Star
             } else {
@@ -78,6 +75,35 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
+/// Every overflow policy in every order, share and scope, with every weight rule.
+fn capacities() -> impl Strategy<Value = CapacityConfig> {
+    let policy = (
+        prop::sample::select(&Overflow::ALL[..]),
+        0.05..2.0f64,
+        0..3u32,
+    );
+    let rules = (
+        prop::sample::select(&[QueueOrder::TokenMajor, QueueOrder::ChoiceMajor][..]),
+        prop::sample::select(&[CapacityScope::Expert, CapacityScope::Worker][..]),
+        1..4u32,
+        prop::sample::select(&[WeightRule::Keep, WeightRule::Renormalise, WeightRule::Zero][..]),
+    );
+    (policy, rules).prop_map(|((overflow, factor, min_capacity), rules)| CapacityConfig {
+        factor: (overflow != Overflow::Dropless).then_some(factor),
+        overflow,
+        min_capacity,
+        order: rules.0,
+        // A replica's room is its own already.
+        scope: match overflow {
+            Overflow::RerouteToReplica => CapacityScope::Expert,
+            _ => rules.1,
+        },
+        share: CapacityShare::senders(rules.2).unwrap(),
+        weights: rules.3,
+        ..CapacityConfig::default()
+    })
+}
+
 /// Up to two workers that fail.
 fn faults() -> impl Strategy<Value = Vec<(u32, usize, bool)>> {
     prop::collection::vec((0..12u32, 0..6usize, any::<bool>()), 1..3)
@@ -87,9 +113,19 @@ fn faults() -> impl Strategy<Value = Vec<(u32, usize, bool)>> {
 
 impl Case {
     fn placement(&self) -> Placement {
-        self.placing
+        let placement = self
+            .placing
             .place(self.experts, self.workers, self.seed)
-            .unwrap()
+            .unwrap();
+        if !self.replicated || self.workers == 1 {
+            return placement;
+        }
+        let workers = u32::try_from(self.workers).unwrap();
+        let mut table: Vec<Vec<u32>> = placement.entries().map(<[u32]>::to_vec).collect();
+        for replicas in table.iter_mut().step_by(2) {
+            replicas.push((replicas[0] + 1) % workers);
+        }
+        Placement::from_table(table, self.workers).unwrap()
     }
 
     fn bus(&self, kind: ExpertKind, on_loss: OnLoss) -> Bus {
@@ -104,6 +140,7 @@ impl Case {
         });
         let mut setup = BusSetup::new(self.placement(), self.exchange);
         setup.capacity = self.capacity;
+        setup.seed = self.seed;
         setup.credits = self.credits;
         setup.chunk_bytes = self.chunk_bytes;
         setup.on_loss = on_loss;
@@ -141,6 +178,9 @@ impl Case {
                 route.weights.push((0.01 + unit()) as f32);
             }
         }
+        route.logits = (0..self.tokens * self.experts)
+            .map(|_| unit() as f32)
+            .collect();
         if self.padded {
             route.padding = Some((0..self.tokens).map(|_| unit() < 0.3).collect());
         }
@@ -175,9 +215,8 @@ impl Case {
 
 /// The law, and that outputs are those of the choices that were computed.
 fn check(case: &Case, bus: &Bus, step: &BusStep) {
-    let admitted = admit(&step.route, &case.capacity, &AdmitContext::default())
-        .unwrap()
-        .fates;
+    let context = bus.admit_context();
+    let admitted = admit(&step.route, &case.capacity, &context).unwrap().fates;
     step.overflow.check_conservation().unwrap();
     let totals = step.overflow.totals();
     let choices = case.tokens * case.top_k;
@@ -196,7 +235,8 @@ fn check(case: &Case, bus: &Bus, step: &BusStep) {
     );
     for (admitted, fate) in admitted.iter().zip(&step.admission.fates) {
         // Losses take from what was admitted, and from nothing else.
-        let taken = *admitted == Fate::Computed && *fate == Fate::Lost;
+        let computed = matches!(admitted, Fate::Computed | Fate::Rerouted);
+        let taken = computed && *fate == Fate::Lost;
         assert!(taken || admitted == fate, "{admitted} became {fate}");
     }
     let expected = bus
@@ -234,14 +274,19 @@ proptest! {
         let failed = |worker: usize| faults.iter().any(|one| one.endpoint as usize == worker + 1);
         for (at, fate) in step.admission.fates.iter().enumerate() {
             let token = at / case.top_k;
-            let host = placement.primary(step.route.experts[at] as usize) as usize;
+            let expert = step.admission.executed(&step.route, at) as usize;
+            let replica = usize::from(step.admission.replica(at));
+            let host = placement.replicas(expert)[replica] as usize;
             let home = homes.iter().position(|range| range.contains(&token)).unwrap();
             let reach = failed(host)
+                // A later wave waits for whoever owes results of an earlier one.
+                || (step.admission.wave(at) > 0 && !faults.is_empty())
                 || (case.exchange == ExchangeKind::AllToAll && failed(home));
             prop_assert!(*fate != Fate::Lost || reach, "choice {at} lost on healthy workers");
             // A host that never answered anybody lost everything.
             let mute = faults.iter().any(|one| one.endpoint as usize == host + 1 && one.after == 0);
-            prop_assert!(!mute || *fate != Fate::Computed, "choice {at} computed by nobody");
+            let computed = matches!(fate, Fate::Computed | Fate::Rerouted);
+            prop_assert!(!mute || !computed, "choice {at} computed by nobody");
         }
     }
 
@@ -277,6 +322,7 @@ fn corners() {
         tokens: 9,
         skew: 0,
         padded: false,
+        replicated: false,
         capacity: CapacityConfig::default(),
         exchange: ExchangeKind::AllToAll,
         credits: 1,

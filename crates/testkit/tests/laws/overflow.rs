@@ -12,7 +12,7 @@ async fn what_is_dropped_is_what_the_rule_says_and_adds_nothing() {
         let capacity = CapacityConfig {
             factor: Some(0.5),
             overflow,
-            min_capacity: 0,
+            ..CapacityConfig::default()
         };
         let model = small(Format::F32);
         let parts = Parts::load(model.source.as_ref());
@@ -49,7 +49,7 @@ async fn padding_is_skipped_and_uses_no_capacity() {
     let capacity = CapacityConfig {
         factor: Some(1.0),
         overflow: Overflow::DropPosition,
-        min_capacity: 0,
+        ..CapacityConfig::default()
     };
     let model = small(Format::F32);
     let parts = Parts::load(model.source.as_ref());

@@ -79,14 +79,16 @@ fn agree_on_step(args: &StepArgs, cluster: &v1::ClusterReply) -> Result<(), Stri
     )?;
     same(
         "overflow",
-        args.overflow.map(|one| name(&one)),
+        args.capacity.overflow.map(|one| name(&one)),
         Some(cluster.overflow.clone()),
     )?;
-    same("capacity-factor", args.capacity_factor, factor)?;
+    same("capacity-factor", args.capacity.capacity_factor, factor)?;
     same("wire-dtype", args.wire_dtype, wire)?;
     let deadline = Wait(Duration::from_micros(cluster.deadline_us));
     same("deadline", args.deadline, Some(deadline))?;
-    same("min-capacity", args.min_capacity, None)?;
+    if let Some(flag) = args.capacity.needs_capacity() {
+        return Err(format!("{flag} is given, which the cluster does not tell"));
+    }
     same("credits", args.credits, None)?;
     same("chunk-bytes", args.chunk_bytes, None)
 }
