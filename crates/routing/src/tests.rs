@@ -18,8 +18,12 @@ mod losses;
 mod noise;
 mod noisy_loss;
 mod oracle;
+mod overflow;
+mod policies;
+mod presets;
 mod reference;
 mod selection;
+mod slow_admit;
 
 use proptest::test_runner::{Config, RngSeed};
 use rand_chacha::{
