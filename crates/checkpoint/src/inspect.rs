@@ -207,8 +207,9 @@ fn words(router: &RouterConfig) -> String {
         .groups
         .map_or(String::new(), |Groups { n, keep, by, .. }| {
             let by = match by {
-                GroupScore::Max => "best expert",
-                GroupScore::Sum2 => "two best experts",
+                GroupScore::Max => "best expert".to_owned(),
+                GroupScore::Sum2 => "two best experts".to_owned(),
+                GroupScore::SumTop { n } => format!("{n} best experts"),
             };
             format!(" among the {keep} groups of {n} with the {by}")
         });

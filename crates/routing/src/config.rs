@@ -4,9 +4,16 @@
 //! combination, not a branch in the code. `R` below rounds to the model's number format, and
 //! does nothing in f32.
 
+mod check;
+mod kind;
+mod named;
+mod preset;
+
 use expertmesh_kernels::Format;
 
-use crate::error::RoutingError;
+use crate::{admit::FreeExpert, error::RoutingError};
+pub use kind::{GateNoise, HashBy, HashWeights, Jitter, Kind, LogitNoise, Product, SecondRule};
+pub use preset::{PresetArg, PresetInfo, RouterPreset};
 
 /// How the gate's product `x Wᵀ` becomes logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +63,12 @@ pub enum GroupScore {
     Max,
     /// The sum of the two highest keys.
     Sum2,
+    /// The sum of the `n` highest keys, the highest first. Megatron-LM's `group_limited_topk` has
+    /// `n = top_k / keep`.
+    SumTop {
+        /// How many; a group of fewer experts adds up all of them.
+        n: usize,
+    },
 }
 
 /// Group-limited selection: experts form `n` equal runs of neighbours, and a token chooses from
@@ -156,45 +169,19 @@ pub struct RouterConfig {
     pub weight_dtype: WeightDtype,
     /// The model's number format, in which `R` rounds.
     pub dtype: Format,
+    /// The rule that chooses.
+    pub kind: Kind,
+    /// What gives logits.
+    pub product: Product,
+    /// What is random about the logits in training.
+    pub noise: GateNoise,
+    /// The experts that no worker holds: the last of the `experts`, by ascending index.
+    pub free: Vec<FreeExpert>,
 }
 
 // === impl RouterConfig ===
 
 impl RouterConfig {
-    /// Mixtral's router: softmax in f32, the `top_k` highest, divided by their sum, kept in f32.
-    #[must_use]
-    pub fn mixtral(experts: usize, top_k: usize, dtype: Format) -> Self {
-        Self {
-            experts,
-            top_k,
-            logits: Logits::Model,
-            softcap: None,
-            score: Score::Softmax { f32: true },
-            select: Select::Score,
-            groups: None,
-            post: Post::None,
-            norm: Norm::Sum { eps: 0.0 },
-            scale: 1.0,
-            weight_dtype: WeightDtype::F32,
-            dtype,
-        }
-    }
-
-    /// The router of OLMoE, Qwen2-MoE and Qwen3-MoE: as [`mixtral`](Self::mixtral), but divided
-    /// by the sum only if `norm` (their `norm_topk_prob`), then rounded to the model's format.
-    #[must_use]
-    pub fn olmoe(experts: usize, top_k: usize, norm: bool, dtype: Format) -> Self {
-        Self {
-            norm: if norm {
-                Norm::Sum { eps: 0.0 }
-            } else {
-                Norm::None
-            },
-            weight_dtype: WeightDtype::Model,
-            ..Self::mixtral(experts, top_k, dtype)
-        }
-    }
-
     /// Checks every field.
     ///
     /// # Errors
@@ -232,7 +219,7 @@ impl RouterConfig {
         if !self.scale.is_finite() {
             return Err(RoutingError::config("scale", self.scale, "a finite number"));
         }
-        Ok(())
+        self.validate_kind()
     }
 
     /// Whether norm and scale round to bf16: the weights that they are given were.
@@ -260,6 +247,7 @@ impl Groups {
             let expected = format!("1 to {}, the number of groups", self.n);
             return Err(RoutingError::config("groups keep", self.keep, expected));
         }
+        self.by.validate("groups by")?;
         if self.by == GroupScore::Sum2 && size < 2 {
             let found = format!("sum2 over groups of {size}");
             return Err(RoutingError::config(

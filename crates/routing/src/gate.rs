@@ -1,15 +1,30 @@
 //! The gating network: a product, then selection.
+//!
+//! Two stages, so that a caller may spread a batch over threads. The first,
+//! [`Gate::score_rows`], makes logits and treats every row by itself. The second,
+//! [`Gate::choose`], makes choices; where [`Kind::is_row_wise`] says so, it too may be asked block
+//! by block, and [`Gate::join`] puts the blocks together.
 
-use expertmesh_kernels::{Format, PackedMatrix, math, matmul, round_bf16};
+mod choose;
+mod context;
+mod score;
+mod tensors;
+
+use expertmesh_kernels::PackedMatrix;
 
 use crate::{
-    config::{Logits, RouterConfig},
+    config::{Kind, RouterConfig},
     error::RoutingError,
     route::Route,
     select::{SelectScratch, Selector, check_bias},
 };
+pub use choose::Choices;
+pub(crate) use context::GateTensors;
+pub use context::{Cosine, GateContext, ReplayStep};
+pub use tensors::Needs;
 
-/// A router with its tensors. Rows are independent in everything it does, to the last bit.
+/// A router with its tensors. Rows are independent, to the last bit, in everything that a row-wise
+/// [`Kind`] does.
 #[derive(Debug)]
 pub struct Gate {
     /// `[E, H]`.
@@ -17,12 +32,13 @@ pub struct Gate {
     /// `[E]`, added to the product before it is rounded.
     bias: Option<Vec<f32>>,
     selector: Selector,
+    tensors: GateTensors,
 }
 
 // === impl Gate ===
 
 impl Gate {
-    /// `weight` is `[E, H]`; `bias` `[E]` belongs to the product; `selection_bias` `[E]` shifts
+    /// `weight` is `[E, H]` (soft MoE: `[E · p, H]`; cosine: `[E, P]`); `bias` `[E]` belongs to the product; `selection_bias` `[E]` shifts
     /// the selection key alone, and is given exactly when the configuration selects by it.
     ///
     /// # Errors
@@ -35,9 +51,13 @@ impl Gate {
         selection_bias: Option<Vec<f32>>,
     ) -> Result<Self, RoutingError> {
         let selector = Selector::new(config, selection_bias)?;
-        let experts = selector.config().experts;
-        if weight.out() != experts {
-            let expected = format!("{experts}, one row for each expert");
+        let columns = selector.config().columns();
+        if weight.out() != columns {
+            let of = match selector.config().kind {
+                Kind::Soft { .. } => "slot of an expert",
+                _ => "expert",
+            };
+            let expected = format!("{columns}, one row for each {of}");
             return Err(RoutingError::config(
                 "gate weight rows",
                 weight.out(),
@@ -45,12 +65,14 @@ impl Gate {
             ));
         }
         if let Some(bias) = &bias {
-            check_bias("gate bias", bias, experts)?;
+            check_bias("gate bias", bias, columns)?;
         }
+        let weight = tensors::prepare(selector.config(), weight)?;
         Ok(Self {
             weight,
             bias,
             selector,
+            tensors: GateTensors::default(),
         })
     }
 
@@ -63,7 +85,8 @@ impl Gate {
     /// Elements of a token row, `H`.
     #[must_use]
     pub fn hidden(&self) -> usize {
-        self.weight.inner()
+        let cosine = self.tensors.cosine.as_ref();
+        cosine.map_or(self.weight.inner(), |cosine| cosine.projection.inner())
     }
 
     /// Bytes of the gate's weight as it is held.
@@ -78,43 +101,19 @@ impl Gate {
         &self.selector
     }
 
-    /// Logits of `n` token rows: `x` `[n, H]` → `out` `[n, E]`, as every later step reads them.
+    /// Logits of `n` token rows without noise or forced bias: `x` `[n, H]` → `out` `[n, E]`.
     ///
     /// # Errors
-    /// A slice whose length does not fit.
+    /// A slice whose length does not fit, or a tensor that the configuration asks for and the gate
+    /// has not got.
     pub fn logits(&self, x: &[f32], out: &mut [f32]) -> Result<(), RoutingError> {
-        let config = self.config();
-        let rows = out.len() / config.experts;
-        let shape = "tokens x hidden";
-        RoutingError::check_length("hidden states", x.len(), [rows, self.hidden()], shape)?;
-        let shape = "tokens x experts";
-        RoutingError::check_length("logits", out.len(), [rows, config.experts], shape)?;
-        matmul(x, &self.weight, out)?;
-        if let Some(bias) = &self.bias {
-            for row in out.chunks_exact_mut(config.experts) {
-                row.iter_mut()
-                    .zip(bias)
-                    .for_each(|(logit, bias)| *logit += bias);
-            }
-        }
-        let model_is_bf16 = config.dtype == Format::Bf16;
-        if model_is_bf16 && config.logits != Logits::F32 {
-            round_bf16(out);
-        }
-        if let Some(cap) = config.softcap {
-            out.iter_mut()
-                .for_each(|logit| *logit = cap * math::tanh(*logit / cap));
-            if model_is_bf16 && config.logits == Logits::Model {
-                round_bf16(out);
-            }
-        }
-        Ok(())
+        self.clean_logits(x, None, out)
     }
 
     /// Chooses for `n` rows of logits: [`Selector::select`] with buffers made for this call.
     ///
     /// # Errors
-    /// As [`Selector::select`].
+    /// As [`Selector::select`], and a [`Kind`] that chooses otherwise: see [`Gate::choose`].
     pub fn select(
         &self,
         logits: &[f32],
@@ -122,42 +121,50 @@ impl Gate {
         experts: &mut [u32],
         weights: &mut [f32],
     ) -> Result<(), RoutingError> {
+        let kind = self.config().kind;
+        if !kind.is_plain() {
+            let expected = "topk or forced-skew, which need nothing but logits";
+            return Err(RoutingError::config("kind", kind, expected));
+        }
         self.selector
             .select(logits, n, experts, weights, &mut SelectScratch::default())
     }
 
-    /// Routes a batch on the calling thread: `x` is `[tokens, H]`, `padding` `[tokens]` with
-    /// true for padding. Padding is routed like any token; [`admit`](crate::admit()) skips it.
+    /// Routes a batch by itself, as in evaluation: [`Gate::route_in`] the default context.
+    /// `x` is `[tokens, H]`, `padding` `[tokens]` with true for padding.
     ///
     /// # Errors
-    /// A slice whose length does not fit, and what [`Selector::select`] refuses.
+    /// As [`Gate::route_in`].
     pub fn route(
         &self,
         x: &[f32],
         tokens: usize,
         padding: Option<&[bool]>,
     ) -> Result<Route, RoutingError> {
+        let context = GateContext {
+            padding,
+            ..GateContext::default()
+        };
+        self.route_in(x, tokens, &context)
+    }
+
+    /// Routes a batch on the calling thread: `x` is `[tokens, H]`. Both stages, one after the
+    /// other.
+    ///
+    /// # Errors
+    /// A slice whose length does not fit, what [`Gate::score_rows`] and [`Gate::choose`] refuse.
+    pub fn route_in(
+        &self,
+        x: &[f32],
+        tokens: usize,
+        context: &GateContext<'_>,
+    ) -> Result<Route, RoutingError> {
         let shape = "tokens x hidden";
         RoutingError::check_length("hidden states", x.len(), [tokens, self.hidden()], shape)?;
-        if let Some(padding) = padding {
-            RoutingError::check_length("padding", padding.len(), [tokens, 1], "tokens x 1")?;
-        }
-        let (experts_total, top_k) = (self.config().experts, self.config().top_k);
-        let mut logits = vec![0.0; tokens * experts_total];
-        let mut experts = vec![0; tokens * top_k];
-        let mut weights = vec![0.0; tokens * top_k];
-        self.logits(x, &mut logits)?;
-        self.select(&logits, tokens, &mut experts, &mut weights)?;
-        let padding = padding.map(<[bool]>::to_vec);
-        Ok(Route {
-            tokens,
-            top_k,
-            offsets: None,
-            experts_total,
-            logits,
-            experts,
-            weights,
-            padding,
-        })
+        context.check(tokens)?;
+        let mut logits = vec![0.0; tokens * self.config().columns()];
+        self.score_rows(x, context, &mut logits)?;
+        let choices = self.choose(&logits, context)?;
+        self.join(logits, vec![choices], context.padding)
     }
 }

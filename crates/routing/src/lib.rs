@@ -35,14 +35,14 @@
 //! ```
 //!
 //! Reading order: [`config`] (the shape of a router), [`gate`] (hidden states to logits),
-//! [`select`] (logits to choices), [`route`] (the answer), [`mod@capacity`] and [`mod@admit`] (how
+//! [`select`] (logits to choices), [`kinds`] (the rules that choose otherwise), [`route`] (the answer), [`mod@capacity`] and [`mod@admit`] (how
 //! many choices an expert takes, and which), [`ledger`] (what became of them), [`loss`] and
 //! [`balance`] (how even the load is), [`bias`] (the load steers the selection), [`noise`] (random
 //! numbers by place, not by order), [`depth`] (tokens that skip whole layers), [`error`].
 //!
 //! This crate does not know the network, time, files or placement: the answer for a batch is a
-//! pure function of the batch. A token's choices do not depend on the other tokens of its
-//! batch; what an expert admits does.
+//! pure function of the batch and its context. Under most rules a token's choices do not depend on
+//! the other tokens of its batch ([`kinds`] says which); what an expert admits does.
 #![forbid(unsafe_code)]
 
 pub mod admit;
@@ -53,6 +53,7 @@ pub mod config;
 pub mod depth;
 pub mod error;
 pub mod gate;
+pub mod kinds;
 pub mod ledger;
 pub mod loss;
 pub mod noise;
@@ -69,11 +70,14 @@ pub use capacity::{
     Priority, QueueOrder, WeightRule, capacity, smallest_sufficient_factor,
 };
 pub use config::{
-    GroupScore, Groups, Logits, Norm, Post, RouterConfig, Score, Select, WeightDtype,
+    GateNoise, GroupScore, Groups, HashBy, HashWeights, Jitter, Kind, LogitNoise, Logits, Norm,
+    Post, PresetArg, PresetInfo, Product, RouterConfig, RouterPreset, Score, SecondRule, Select,
+    WeightDtype,
 };
 pub use depth::{DepthRoute, DepthRouter, ExitGate, ExitRule, ExitState};
 pub use error::RoutingError;
-pub use gate::Gate;
+pub use gate::{Choices, Cosine, Gate, GateContext, Needs, ReplayStep};
+pub use kinds::SlotMix;
 pub use ledger::{ExpertCount, OverflowLedger};
 pub use noise::{Noise, NoiseKey, Purpose};
 pub use route::{Fate, Route};

@@ -7,8 +7,8 @@ use crate::error::RoutingError;
 /// The experts and gate weights of every choice of a batch of `T` tokens.
 ///
 /// Most gates make `k` choices for every token: the tables are `[T, k]` in slot order. Gates
-/// without a fixed number (expert choice, say) have [`offsets`](Self::offsets), and list a token's
-/// choices by ascending expert.
+/// without a fixed number have [`offsets`](Self::offsets), and list a token's choices in slot order
+/// too; expert choice by ascending expert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// Number of token rows `T`; may be zero.

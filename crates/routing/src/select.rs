@@ -4,6 +4,7 @@
 //! same bits. Nothing is allocated for a token: buffers of one row's size live in a
 //! [`SelectScratch`] that the caller keeps.
 
+mod given;
 mod highest;
 mod steps;
 
@@ -14,9 +15,10 @@ use crate::{
     error::RoutingError,
 };
 
+pub(crate) use given::group_rank;
 pub(crate) use highest::{TopScratch, top_k};
 pub(crate) use steps::check_bias;
-use steps::{GroupScratch, check_row, keep_groups, normalise, score};
+use steps::{GroupScratch, check_row, keep_groups, normalise};
 
 /// A router without its product: everything that happens to logits.
 #[derive(Debug, Clone)]
@@ -120,20 +122,7 @@ impl Selector {
             groups: limits,
             top,
         } = scratch;
-        scores.clear();
-        scores.extend_from_slice(row);
-        score(scores, self.config.score, self.config.dtype);
-
-        keys.clear();
-        match (self.config.select, &self.bias) {
-            (Select::Logit, _) => keys.extend_from_slice(row),
-            (Select::ScorePlusBias, Some(bias)) => {
-                // Clamped, because two infinite keys of a group would add up to NaN.
-                let key = |(score, bias): (&f32, &f32)| (score + bias).clamp(f32::MIN, f32::MAX);
-                keys.extend(scores.iter().zip(bias).map(key));
-            }
-            (Select::Score, _) | (Select::ScorePlusBias, None) => keys.extend_from_slice(scores),
-        }
+        self.fill_keys(row, scores, keys);
         if let Some(groups) = &self.config.groups {
             keep_groups(groups, keys, limits, top);
             let members = keys.chunks_exact_mut(self.config.experts / groups.n);

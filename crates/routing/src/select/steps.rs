@@ -2,9 +2,12 @@
 
 use expertmesh_kernels::{Format, bf16_round, math, round_bf16};
 
-use super::highest::{TopScratch, top_k, two_highest};
+use super::{
+    given::group_rank,
+    highest::{TopScratch, top_k},
+};
 use crate::{
-    config::{GroupScore, Groups, Norm, Score},
+    config::{Groups, Norm, RouterConfig, Score},
     error::RoutingError,
 };
 
@@ -15,6 +18,17 @@ pub(super) struct GroupScratch {
     kept: Vec<u32>,
     /// Whether a token may choose from the group; what [`keep_groups`] finds.
     pub(super) allowed: Vec<bool>,
+}
+
+// === impl GroupScratch ===
+
+impl GroupScratch {
+    /// As if no group had been ruled out.
+    pub(super) fn allow_all(&mut self, config: &RouterConfig) {
+        self.allowed.clear();
+        let groups = config.groups.as_ref().map_or(0, |groups| groups.n);
+        self.allowed.resize(groups, true);
+    }
 }
 
 /// Refuses a bias that is not one finite number for each expert.
@@ -92,13 +106,8 @@ pub(super) fn keep_groups(
         allowed,
     } = scratch;
     ranks.clear();
-    ranks.extend(keys.chunks_exact(keys.len() / groups.n).map(|members| {
-        let (first, second) = two_highest(members);
-        match groups.by {
-            GroupScore::Max => first,
-            GroupScore::Sum2 => first + second,
-        }
-    }));
+    let members = keys.chunks_exact(keys.len() / groups.n);
+    ranks.extend(members.map(|members| group_rank(groups.by, members, kept, top)));
     kept.clear();
     kept.resize(groups.keep, 0);
     top_k(ranks, kept, top);

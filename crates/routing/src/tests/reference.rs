@@ -71,6 +71,7 @@ pub(super) fn keys(config: &RouterConfig, logits: &[f32], bias: Option<&[f32]>) 
                 let rank = match groups.by {
                     GroupScore::Max => members[0],
                     GroupScore::Sum2 => members[0] + members[1],
+                    GroupScore::SumTop { n } => members.iter().take(n).sum(),
                 };
                 (rank, group)
             })

@@ -1,0 +1,94 @@
+//! The parts of a selection for rules that choose by something else than the keys.
+
+use super::{
+    SelectScratch, Selector,
+    highest::{TopScratch, top_k, two_highest},
+    steps::{check_row, score},
+};
+use crate::{
+    config::{GroupScore, Select},
+    error::RoutingError,
+};
+
+// === impl Selector ===
+
+impl Selector {
+    /// Refuses logits that are not finite.
+    pub(crate) fn check_logits(&self, logits: &[f32]) -> Result<(), RoutingError> {
+        let mut rows = logits.chunks_exact(self.config.experts).enumerate();
+        rows.try_for_each(|(token, row)| check_row(token, row))
+    }
+
+    /// Selection keys of a row, before group limits; the scores stay in `scratch`.
+    pub(crate) fn keys<'s>(&self, row: &[f32], scratch: &'s mut SelectScratch) -> &'s mut [f32] {
+        let SelectScratch { scores, keys, .. } = scratch;
+        self.fill_keys(row, scores, keys);
+        keys
+    }
+
+    pub(super) fn fill_keys(&self, row: &[f32], scores: &mut Vec<f32>, keys: &mut Vec<f32>) {
+        self.fill_scores(row, scores);
+        keys.clear();
+        match (self.config.select, &self.bias) {
+            (Select::Logit, _) => keys.extend_from_slice(row),
+            (Select::ScorePlusBias, Some(bias)) => {
+                // Clamped, because two infinite keys of a group would add up to NaN.
+                let key = |(score, bias): (&f32, &f32)| (score + bias).clamp(f32::MIN, f32::MAX);
+                keys.extend(scores.iter().zip(bias).map(key));
+            }
+            (Select::Score, _) | (Select::ScorePlusBias, None) => keys.extend_from_slice(scores),
+        }
+    }
+
+    /// Scores of a row, in place of what `scores` held.
+    pub(crate) fn fill_scores(&self, row: &[f32], scores: &mut Vec<f32>) {
+        scores.clear();
+        scores.extend_from_slice(row);
+        score(scores, self.config.score, self.config.dtype);
+    }
+
+    /// Weights of any `experts` of a row, as if the keys had chosen them.
+    ///
+    /// # Errors
+    /// A weight that comes to no finite number; its token is 0, the row itself.
+    pub(crate) fn weigh_given(
+        &self,
+        row: &[f32],
+        experts: &[u32],
+        weights: &mut [f32],
+        scratch: &mut SelectScratch,
+    ) -> Result<(), RoutingError> {
+        self.fill_scores(row, &mut scratch.scores);
+        scratch.groups.allow_all(&self.config);
+        self.weigh(row, experts, weights, scratch);
+        match weights.iter().position(|weight| !weight.is_finite()) {
+            Some(slot) => Err(RoutingError::Weight {
+                token: 0,
+                slot,
+                found: weights[slot],
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rank of a group by its members' keys; `chosen` and `top` are buffers.
+pub(crate) fn group_rank(
+    by: GroupScore,
+    members: &[f32],
+    chosen: &mut Vec<u32>,
+    top: &mut TopScratch,
+) -> f32 {
+    if let GroupScore::SumTop { n } = by {
+        chosen.clear();
+        chosen.resize(n.min(members.len()), 0);
+        top_k(members, chosen, top);
+        let keys = chosen.iter().map(|&member| members[member as usize]);
+        return keys.fold(0.0, |sum, key| sum + key);
+    }
+    let (first, second) = two_highest(members);
+    match by {
+        GroupScore::Sum2 if members.len() > 1 => first + second,
+        _ => first,
+    }
+}
