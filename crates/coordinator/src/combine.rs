@@ -2,7 +2,8 @@
 
 use expertmesh_exchange::{Beside, ExchangeKind, KeptChoices, LossCause, OwnChoice};
 use expertmesh_experts::{HomeRows, INLINE_NS, for_each_row_block};
-use expertmesh_kernels::{Format, decode_row, encode_row};
+use expertmesh_kernels::{Format, decode_row, encode_row, round_bf16};
+use expertmesh_routing::SlotMix;
 use expertmesh_telemetry::spans;
 use expertmesh_transport::monotonic_ns;
 use ndarray::{ArcArray2, Array2};
@@ -98,6 +99,43 @@ impl Coordinator {
             output.map_err(|error| internal(error.to_string()))?,
             exchange,
         ))
+    }
+}
+
+// === mixing gates ===
+
+impl Coordinator {
+    /// Outputs of the batch's `tokens` from those of its slots, where a gate mixed tokens.
+    pub(crate) async fn unmix(
+        &self,
+        output: Array2<f32>,
+        mix: Option<SlotMix>,
+        tokens: usize,
+    ) -> Result<(Array2<f32>, Option<SlotMix>), CoordinatorError> {
+        let Some(mix) = mix else {
+            return Ok((output, None));
+        };
+        let hidden = self.hidden();
+        let round = self.rule().dtype == Format::Bf16;
+        let adds = (tokens * mix.slots * hidden) as u64;
+        let (sender, mixed) = oneshot::channel();
+        self.compute.run(adds / ADDS_PER_NS, move || {
+            let slots = output.as_slice().unwrap_or_default();
+            let mut out = Array2::zeros((tokens, hidden));
+            let mut outcome = Ok(());
+            if let Some(rows) = out.as_slice_mut() {
+                outcome = mix.outputs(slots, hidden, 0..tokens, rows);
+                if round {
+                    round_bf16(rows);
+                }
+            }
+            let _ = sender.send(outcome.map(|()| (out, mix)));
+        });
+        let mixed = mixed
+            .await
+            .map_err(|error| CoordinatorError::Internal(error.to_string()))?;
+        let (out, mix) = mixed?;
+        Ok((out, Some(mix)))
     }
 }
 

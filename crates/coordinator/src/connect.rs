@@ -32,7 +32,7 @@ pub struct Coordinator {
     pub(crate) home: HomeExperts,
     pub(crate) table: HostTable,
     /// The same for policies that look at it: worker `w` is domain `w`.
-    pub(crate) domains: Domains,
+    pub(crate) domains: Arc<Domains>,
     pub(crate) limits: Limits,
     pub(crate) compute: ComputePool,
     pub(crate) engine: Arc<Engine>,
@@ -113,7 +113,7 @@ impl Coordinator {
             "cluster is up"
         );
         Ok(Self {
-            domains: domains(&config.placement)?,
+            domains: Arc::new(domains(&config.placement)?),
             table: HostTable::new(&config.placement),
             limits,
             gate,

@@ -1,11 +1,12 @@
 //! One step: hidden states in, outputs in token order out.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, Target, TrafficLedger};
 use expertmesh_experts::HomeRows;
 use expertmesh_kernels::{Format, round_bf16};
-use expertmesh_routing::{Admission, AdmitContext, Fate, OverflowLedger, Route, admit};
+use expertmesh_routing::{Admission, AdmitContext, Fate, OverflowLedger, Route, SlotMix, admit};
 use expertmesh_telemetry::{StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
 use ndarray::{ArcArray2, Array2};
@@ -15,6 +16,7 @@ use crate::combine::{late, lost_origins};
 use crate::connect::Coordinator;
 use crate::engine::Exchange;
 use crate::error::CoordinatorError;
+use crate::gate::{GateJob, Routed};
 use crate::input::StepInput;
 use crate::plan::Planned;
 use crate::record::{Moments, record};
@@ -28,6 +30,8 @@ pub struct StepOutput {
     pub output: Array2<f32>,
     /// The gate's choices.
     pub route: Route,
+    /// How tokens were mixed into slots, by a gate that does: the route is then that of the slots.
+    pub mix: Option<SlotMix>,
     /// What was done for each choice, its fates being the last word.
     pub admission: Admission,
     /// The choices counted by expert.
@@ -119,9 +123,15 @@ impl Coordinator {
             checked: monotonic_ns(),
             ..Moments::default()
         };
-        let route = crate::gate::route(&self.gate, &self.compute, &x, input.padding.clone())
-            .instrument(debug_span!(spans::GATE))
-            .await?;
+        let input = Arc::new(input);
+        let tokens = x.nrows();
+        let job = self.gate_job(step, x, &input);
+        let gating = job.run(&self.compute).instrument(debug_span!(spans::GATE));
+        let Routed {
+            route,
+            rows: x,
+            mix,
+        } = gating.await?;
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
         let context = self.admit_context(step, &input);
@@ -173,6 +183,7 @@ impl Coordinator {
         };
         let lost = lost_origins(&exchange, &kept);
         let (output, exchange) = self.combine(exchange, x.nrows(), own).await?;
+        let (output, mix) = self.unmix(output, mix, tokens).await?;
         at.done = monotonic_ns();
 
         for origin in lost {
@@ -198,6 +209,7 @@ impl Coordinator {
             step,
             output,
             route,
+            mix,
             admission,
             overflow,
             record,
@@ -285,6 +297,19 @@ impl Coordinator {
         self.table.host(target.pack())
     }
 
+    fn gate_job(&self, step: u64, x: ArcArray2<f32>, input: &Arc<StepInput>) -> GateJob {
+        GateJob {
+            gate: Arc::clone(&self.gate),
+            x,
+            input: Arc::clone(input),
+            domains: Arc::clone(&self.domains),
+            seed: self.config.seed,
+            step: input.at_step.unwrap_or(step),
+            layer: self.config.source.spec().layer,
+            training: self.config.training,
+        }
+    }
+
     /// What a step is admitted under.
     fn admit_context(&self, step: u64, input: &StepInput) -> AdmitContext<'_> {
         let grown = self.grown.load(Ordering::Relaxed);
@@ -296,7 +321,7 @@ impl Coordinator {
             sequence: input.sequence,
             domains: Some(&self.domains),
             grown: (grown > 0).then_some(grown),
-            free: &[],
+            free: &self.gate.config().free,
         }
     }
 

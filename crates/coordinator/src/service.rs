@@ -108,7 +108,9 @@ impl Coordinator {
                 OnLoss::Drop => v1::OnLoss::Drop,
             }
             .into(),
-            ..v1::ClusterReply::default()
+            gate: self.gate.config().kind.to_string(),
+            free_experts: narrow(self.gate.config().free.len()),
+            loss: String::new(),
         }
     }
 }
@@ -142,7 +144,7 @@ fn words(values: &[u32]) -> Bytes {
 }
 
 fn routing(step: &StepOutput) -> v1::Routing {
-    let route = &step.route;
+    let (route, mix) = (&step.route, step.mix.as_ref());
     let fates = &step.admission.fates;
     let executed = fates.iter().enumerate().flat_map(|(choice, fate)| {
         let computed = matches!(fate, Fate::Computed | Fate::Rerouted);
@@ -164,7 +166,8 @@ fn routing(step: &StepOutput) -> v1::Routing {
             Some(weights) => f32_bytes(weights),
             None => Bytes::new(),
         },
-        ..v1::Routing::default()
+        slot_dispatch: mix.map_or_else(Bytes::new, |mix| f32_bytes(&mix.dispatch)),
+        slot_combine: mix.map_or_else(Bytes::new, |mix| f32_bytes(&mix.combine)),
     }
 }
 
