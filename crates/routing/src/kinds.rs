@@ -20,7 +20,7 @@
 //! | `forced-skew` | Megatron-LM's `moe_router_force_biased` | yes | `k` |
 //! | `replay` | Megatron-LM's `router_replay.py` | yes | `k` |
 //! | `top-p` | Huang et al. 2024 | yes | 1 to `k` |
-//! | `threshold` | XMoE, Yang et al. 2024, without its sum | yes | 1 to `k` |
+//! | `threshold` | the top-any gate of DynMoE, Guo et al. 2024, with one threshold | yes | 1 to `k` |
 //!
 //! What each promises when a batch is taken apart or its tokens change places:
 //!
@@ -61,8 +61,8 @@ pub(crate) use hash::{by_table, check_table, hash};
 pub(crate) use ragged::{threshold, top_p};
 pub(crate) use sampled::{random_second, sampled, sampled_second};
 pub(crate) use sinkhorn::sinkhorn;
-pub(crate) use soft::SOFT_EPS;
 pub use soft::SlotMix;
+pub(crate) use soft::soft_divisor;
 
 /// Rows of logits to choose for.
 pub(crate) struct Rows<'a> {

@@ -14,6 +14,7 @@ mod exit;
 mod fixtures;
 mod gate;
 mod loss_forms;
+mod kinds;
 mod losses;
 mod noise;
 mod noisy_loss;

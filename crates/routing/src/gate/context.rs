@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use expertmesh_kernels::PackedMatrix;
 
-use crate::{admit::Domains, error::RoutingError};
+use crate::{admit::Domains, config::RouterConfig, error::RoutingError};
 
 /// What a batch is routed under besides its rows: plain data, so that the answer is the same
 /// wherever it is asked for. The default is evaluation of a batch of its own.
@@ -75,12 +75,12 @@ pub(crate) struct GateTensors {
 // === impl GateContext ===
 
 impl<'a> GateContext<'a> {
-    /// The context of `rows` of this batch, whose choices are `top_k` a token and whose logits
-    /// `columns`. A gate that is not row-wise must not be asked about a part of a batch.
+    /// The context of `rows` of this batch, for a gate of this configuration. One that is not
+    /// row-wise must not choose for a part of a batch.
     ///
     /// Tables that are too short are left empty there, which the gate then refuses.
     #[must_use]
-    pub fn rows(&self, rows: Range<usize>, top_k: usize, columns: usize) -> Self {
+    pub fn rows(&self, rows: Range<usize>, config: &RouterConfig) -> Self {
         fn part<'t, T>(table: &'t [T], rows: &Range<usize>, width: usize) -> &'t [T] {
             let part = table.get(rows.start * width..rows.end * width);
             part.unwrap_or_default()
@@ -91,12 +91,14 @@ impl<'a> GateContext<'a> {
             padding: self.padding.map(|padding| part(padding, &rows, 1)),
             homes: self.homes.map(|homes| part(homes, &rows, 1)),
             replay: self.replay.map(|replay| ReplayStep {
-                experts: part(replay.experts, &rows, top_k),
-                weights: replay.weights.map(|weights| part(weights, &rows, top_k)),
+                experts: part(replay.experts, &rows, config.top_k),
+                weights: replay
+                    .weights
+                    .map(|weights| part(weights, &rows, config.top_k)),
             }),
             previous_logits: self
                 .previous_logits
-                .map(|logits| part(logits, &rows, columns)),
+                .map(|logits| part(logits, &rows, config.columns())),
             ..*self
         }
     }

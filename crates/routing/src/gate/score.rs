@@ -1,6 +1,6 @@
 //! The first stage of a gate, row by row: input jitter, product, rounding, noise.
 
-use expertmesh_kernels::{Format, bf16_round, math, matmul, round_bf16};
+use expertmesh_kernels::{Format, math, matmul, round_bf16};
 
 use super::{Cosine, Gate, GateContext};
 use crate::{
@@ -45,9 +45,7 @@ impl Gate {
         if let Kind::ForcedSkew { std } = self.config().kind {
             let bias = kinds::forced_bias(std, self.config().experts, key);
             for row in out.chunks_exact_mut(bias.len()) {
-                row.iter_mut()
-                    .zip(&bias)
-                    .for_each(|(logit, bias)| *logit += bias);
+                self.add_rounded(row, bias.iter().copied());
             }
         }
         Ok(())
@@ -111,7 +109,7 @@ impl Gate {
             (Product::Cosine, None, _) => return Err(self.missing("cosine", "with_cosine")),
             (Product::Linear, _, Kind::Soft { scale: Some(_), .. }) => {
                 let mut x = x.to_vec();
-                normalise_rows(&mut x, self.hidden(), |norm| norm + kinds::SOFT_EPS);
+                normalise_rows(&mut x, self.hidden(), kinds::soft_divisor);
                 matmul(&x, &self.weight, out)?;
             }
             (Product::Linear, ..) => matmul(x, &self.weight, out)?,
@@ -164,7 +162,7 @@ impl Gate {
                     .for_each(|(value, bias)| *value += bias);
             }
         }
-        normalise_rows(&mut projected, width, |norm| norm.max(COSINE_EPS));
+        normalise_rows(&mut projected, width, cosine_divisor);
         matmul(&projected, &self.weight, out)?;
         let scale = math::exp(cosine.temperature).min(MOST_COSINE_SCALE);
         out.iter_mut().for_each(|logit| *logit *= scale);
@@ -202,30 +200,37 @@ impl Gate {
         let deviations = deviations.chunks_exact(config.experts);
         for (token, (row, deviations)) in (first_token..).zip(rows.zip(deviations)) {
             noise.fill(Distribution::Normal, token, &mut normal);
-            let round = config.dtype == Format::Bf16 && config.logits == Logits::Model;
-            for (logit, (normal, deviation)) in row.iter_mut().zip(normal.iter().zip(deviations)) {
-                *logit += normal * deviation;
-                if round {
-                    *logit = bf16_round(*logit);
-                }
-            }
+            let scaled = normal.iter().zip(deviations).map(|(n, d)| n * d);
+            self.add_rounded(row, scaled);
         }
         Ok(())
     }
+
+    /// Adds to a row of logits, which stay in the format that they have.
+    fn add_rounded(&self, row: &mut [f32], added: impl Iterator<Item = f32>) {
+        let config = self.config();
+        row.iter_mut()
+            .zip(added)
+            .for_each(|(logit, added)| *logit += added);
+        if config.dtype == Format::Bf16 && config.logits == Logits::Model {
+            round_bf16(row);
+        }
+    }
 }
 
-/// PyTorch's `F.normalize` divides by no less.
-pub(super) const COSINE_EPS: f32 = 1e-12;
+/// What PyTorch's `F.normalize` divides a vector by, from the sum of its squares.
+pub(super) fn cosine_divisor(squares: f32) -> f32 {
+    squares.sqrt().max(1e-12)
+}
 
 /// Tutel clamps the temperature at `ln(1 / 0.01)`.
 const MOST_COSINE_SCALE: f32 = 100.0;
 
-/// Divides each row by `divisor` of its Euclidean norm, whose squares are added in ascending
-/// order.
+/// Divides each row by `divisor` of the sum of its squares, added in ascending order.
 pub(super) fn normalise_rows(rows: &mut [f32], width: usize, divisor: impl Fn(f32) -> f32) {
     for row in rows.chunks_exact_mut(width.max(1)) {
-        let square = row.iter().fold(0.0_f32, |sum, x| x.mul_add(*x, sum));
-        let divisor = divisor(square.sqrt());
+        let squares = row.iter().fold(0.0_f32, |sum, x| x.mul_add(*x, sum));
+        let divisor = divisor(squares);
         row.iter_mut().for_each(|value| *value /= divisor);
     }
 }

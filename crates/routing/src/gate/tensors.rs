@@ -4,7 +4,7 @@ use expertmesh_kernels::PackedMatrix;
 
 use super::{
     Cosine, Gate,
-    score::{COSINE_EPS, normalise_rows},
+    score::{cosine_divisor, normalise_rows},
 };
 use crate::{
     config::{HashBy, Kind, LogitNoise, Product, RouterConfig, Select},
@@ -102,8 +102,7 @@ impl Gate {
     }
 
     /// With the weight `[E, E]` of a gating residual: the logits of the layer before, times it,
-    /// are added to this layer's product (MoE++, Jin et al. 2024, equation 6: pathway-aware
-    /// routing).
+    /// are added to this layer's product (MoE++, Jin et al. 2024: gating residuals).
     ///
     /// # Errors
     /// Another shape than `[E, E]`.
@@ -136,10 +135,10 @@ pub(super) fn prepare(
     }
     let mut rows = weight.to_f32();
     if let Some(scale) = soft_scale {
-        normalise_rows(&mut rows, inner, |norm| norm + kinds::SOFT_EPS);
+        normalise_rows(&mut rows, inner, kinds::soft_divisor);
         rows.iter_mut().for_each(|value| *value *= scale);
     } else {
-        normalise_rows(&mut rows, inner, |norm| norm.max(COSINE_EPS));
+        normalise_rows(&mut rows, inner, cosine_divisor);
     }
     Ok(PackedMatrix::from_f32(&rows, out, inner)?)
 }

@@ -6,8 +6,8 @@ use crate::{error::RoutingError, gate::Choices, select::top_k};
 
 /// Each expert takes the `C = ceil(T · factor / E)` tokens that score highest for it, ties to the
 /// lower token, where `T` counts tokens that are not padding; all of them if `C` is larger. The
-/// paper's scores are the softmax over experts (its equation 1), and so are its weights. A sequence
-/// is a batch of its own. A token's choices are listed by ascending expert.
+/// paper's scores are the softmax over experts, and so are its weights. A sequence is a batch of its
+/// own. A token's choices are listed by ascending expert.
 pub(crate) fn expert_choice(rows: &Rows<'_>, factor: f32) -> Result<Choices, RoutingError> {
     let experts = rows.experts();
     let mut scores = Vec::with_capacity(rows.logits.len());

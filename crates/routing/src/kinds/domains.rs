@@ -35,7 +35,8 @@ pub(crate) fn node_limited(
         let expected = format!("at least {}, the choices of a token", rows.top_k());
         return Err(RoutingError::config("domains", found, expected));
     }
-    let (mut ranks, mut kept, mut own) = (vec![], vec![0; keep], vec![]);
+    let (mut ranks, mut kept) = (vec![], vec![0; keep]);
+    let (mut own, mut chosen) = (vec![], vec![]);
     rows.fixed(Weigh::Scores, |_, row, experts, buffers| {
         let Buffers { select, keys, top } = buffers;
         let row = rows.selector.keys(row, select);
@@ -43,7 +44,7 @@ pub(crate) fn node_limited(
         for members in &members {
             own.clear();
             own.extend(members.iter().map(|&expert| row[expert as usize]));
-            ranks.push(group_rank(by, &own, &mut vec![], top));
+            ranks.push(group_rank(by, &own, &mut chosen, top));
         }
         top_k(&ranks, &mut kept, top);
         keys.clear();
@@ -66,10 +67,15 @@ pub fn home_of(token: usize, tokens: usize, domains: usize) -> usize {
     home as usize
 }
 
-/// FastMoE's `faster_gate.py`: keys choose, and a token that has an expert outside its home domain
-/// is outgoing. Of each domain's `n` tokens the `⌊outgoing · n⌋` outgoing ones with the highest
-/// key of an expert outside stay so, ties to the lower token; the others choose again, among the
-/// experts that their home holds. Padding is not counted.
+/// FasterMoE's topology-aware gate: keys choose, and a token that has an expert outside its home
+/// domain is outgoing. Of each domain's `n` tokens the `⌊outgoing · n⌋` outgoing ones with the
+/// highest key of an expert outside stay so, ties to the lower token; the others choose again,
+/// among the experts that their home holds. Padding is not counted.
+///
+/// FastMoE's `faster_gate.py` counts a token by its first expert alone, ranks by logits, sends the
+/// tokens that leave to one expert outside and one inside, and once a domain is over its share keeps
+/// in even the second experts of tokens whose first is inside. Here the share bounds the rows that
+/// leave, and a token that may leave is routed as if there were no bound.
 pub(crate) fn topology(rows: &Rows<'_>, outgoing: f32) -> Result<Choices, RoutingError> {
     let domains = table(rows)?;
     let homes = homes(rows, domains)?;

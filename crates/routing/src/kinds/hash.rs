@@ -23,13 +23,16 @@ pub fn hash_expert(seed: u64, id: u32, experts: usize, taken: &[u32]) -> u32 {
     let hash = mix(token.wrapping_add(place(taken.len() as u64)));
     let free = experts.saturating_sub(taken.len()) as u128;
     // Below `experts`, which an expert's index can hold.
-    let mut expert = ((u128::from(hash) * free) >> 64) as u32;
-    let mut passed: Vec<u32> = taken.to_vec();
-    passed.sort_unstable();
-    for taken in passed {
-        expert += u32::from(taken <= expert);
+    let rank = ((u128::from(hash) * free) >> 64) as u32;
+    // The expert with `rank` free ones before it: as many experts further as are taken up to it.
+    let mut expert = rank;
+    loop {
+        let passed = taken.iter().filter(|&&taken| taken <= expert).count() as u32;
+        if rank + passed == expert {
+            return expert;
+        }
+        expert = rank + passed;
     }
-    expert
 }
 
 fn mix(mut word: u64) -> u64 {

@@ -4,8 +4,8 @@ use super::{Buffers, Rows};
 use crate::{error::RoutingError, gate::Choices, select::top_k};
 
 /// The fewest experts, by falling key, whose scores sum to `p` or more; `k` if these do not reach
-/// it (Q. Huang et al., "Harder tasks need more experts", ACL 2024, equation 4, where scores are
-/// the softmax).
+/// it (Q. Huang et al., "Harder tasks need more experts", ACL 2024, where scores are the
+/// softmax).
 pub(crate) fn top_p(rows: &Rows<'_>, p: f32) -> Result<Choices, RoutingError> {
     let mut scores = vec![];
     rows.ragged(

@@ -45,7 +45,7 @@ pub(crate) fn sampled_second(rows: &Rows<'_>) -> Result<Choices, RoutingError> {
     })
 }
 
-/// GShard's algorithm 1, lines 9 to 12: two experts by key, and the second stays with probability
+/// GShard's algorithm 1: two experts by key, and the second stays with probability
 /// `min(1, 2 w₂)`, where `w₂` is its share of the two weights. The first keeps its weight.
 pub(crate) fn random_second(rows: &Rows<'_>, rule: SecondRule) -> Result<Choices, RoutingError> {
     let noise = rows.noise_key().stream(Purpose::SecondExpert);

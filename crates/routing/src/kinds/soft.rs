@@ -10,8 +10,12 @@ use crate::{
     gate::{Gate, GateContext},
 };
 
-/// What the paper's normalisation adds to a norm before dividing by it (algorithm 2).
-pub(crate) const SOFT_EPS: f32 = 1e-6;
+/// What the normalisation of §2.3 divides a vector by, from the sum of its squares; the small
+/// number is that of the authors' code (google-research/vmoe, `soft.py`). Only logits are made of
+/// normalised rows: what mixes are the rows themselves.
+pub(crate) fn soft_divisor(squares: f32) -> f32 {
+    (squares + 1e-6).sqrt()
+}
 
 /// How the tokens of a batch mix into the slots of the experts, and the slots' results into
 /// outputs. Slot `s` belongs to expert `s / p`. Tokens of different sequences never mix: every
