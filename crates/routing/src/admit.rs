@@ -131,11 +131,7 @@ fn admit_part(
         Overflow::DropPosition | Overflow::DropPrioritised => {
             let queue = Queue::new(batch, tokens);
             let mut room = Room::new(capacity, taken, batch.bins.count);
-            queue::serve(batch, &queue, fates, |fates, choice, bin| {
-                if !room.take(bin) {
-                    fates[choice] = Fate::Dropped;
-                }
-            });
+            queue::keep_first(batch, &queue, &mut room, fates);
         }
         Overflow::Reroute | Overflow::RerouteToReplica => {
             let queue = Queue::new(batch, tokens);

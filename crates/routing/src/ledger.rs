@@ -4,6 +4,8 @@ mod count;
 
 pub use count::ExpertCount;
 
+use count::ByFate;
+
 use crate::{
     admit::{Admission, AdmitContext, Batch},
     capacity::CapacityConfig,
@@ -100,6 +102,7 @@ impl OverflowLedger {
     fn count_tokens(&mut self, route: &Route, admission: &Admission) -> Result<(), RoutingError> {
         route.check_choices("fates", admission.fates.len())?;
         self.dropped_by_slot.resize(route.top_k, 0);
+        let mut experts = vec![ByFate::default(); route.experts_total];
         for token in 0..route.tokens {
             let choices = route.choices_of(token);
             let (mut computed, mut missed) = (false, false);
@@ -107,19 +110,15 @@ impl OverflowLedger {
             let chosen = route.experts[choices.clone()].iter();
             let chosen = chosen.zip(&route.weights[choices]);
             for (slot, (&fate, (&expert, &weight))) in fates.iter().zip(chosen).enumerate() {
-                self.per_expert[expert as usize].add(fate, f64::from(weight));
-                match fate {
-                    Fate::Computed | Fate::Rerouted => computed = true,
-                    Fate::Dropped => {
-                        missed = true;
-                        self.dropped_by_slot[slot] += 1;
-                    }
-                    Fate::Lost => missed = true,
-                    Fate::Skipped => {}
-                }
+                experts[expert as usize].add(fate, f64::from(weight));
+                // No branch on the fate here either.
+                computed |= matches!(fate, Fate::Computed | Fate::Rerouted);
+                missed |= matches!(fate, Fate::Dropped | Fate::Lost);
+                self.dropped_by_slot[slot] += u64::from(fate == Fate::Dropped);
             }
             self.tokens_without_expert += u64::from(missed && !computed);
         }
+        self.per_expert = experts.into_iter().map(ExpertCount::from).collect();
         Ok(())
     }
 
@@ -134,10 +133,11 @@ impl OverflowLedger {
             route.check_choices("executed", executed.len())?;
             let pairs = executed.iter().zip(&route.experts).zip(fates);
             for ((&executed, &chosen), &fate) in pairs {
-                if fate == Fate::Rerouted && executed != chosen {
-                    if let Some(count) = self.per_expert.get_mut(executed as usize) {
-                        count.received += 1;
-                    }
+                if fate == Fate::Rerouted
+                    && executed != chosen
+                    && let Some(count) = self.per_expert.get_mut(executed as usize)
+                {
+                    count.received += 1;
                 }
             }
         }

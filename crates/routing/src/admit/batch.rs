@@ -95,13 +95,14 @@ impl<'a> Batch<'a> {
             }
             CapacityShare::Sequence if tokens > 0 && self.context.sequence > 0 => {
                 let sequence = self.context.sequence;
-                let done = (self.context.first_token % sequence as u64) as usize;
-                (0..(done + tokens).div_ceil(sequence))
-                    .map(|i| (i * sequence).max(done) - done..(i + 1) * sequence - done)
-                    .map(|part| part.start..part.end.min(tokens))
+                // Tokens of the first sequence that are not in this batch.
+                let before = (self.context.first_token % sequence as u64) as usize;
+                let start = |i: usize| (i * sequence).clamp(before, before + tokens) - before;
+                (0..(before + tokens).div_ceil(sequence))
+                    .map(|i| start(i)..start(i + 1))
                     .collect()
             }
-            _ => vec![0..tokens],
+            _ => std::iter::once(0..tokens).collect(),
         }
     }
 

@@ -130,6 +130,17 @@ impl<'a> Room<'a> {
         free
     }
 
+    /// Takes a place in `bin`, if it is a bin; true where it is one that is full.
+    #[inline]
+    pub(super) fn is_refused(&mut self, bin: usize) -> bool {
+        let Some(taken) = self.taken.get_mut(bin) else {
+            return false;
+        };
+        let full = *taken >= self.capacity;
+        *taken += u64::from(!full);
+        full
+    }
+
     /// Whether there is a place in `bin`.
     pub(super) fn has(&self, bin: usize) -> bool {
         self.taken[bin] < self.capacity

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use expertmesh_kernels::math;
 
-use super::Batch;
+use super::{Batch, bins::Room};
 use crate::{
     capacity::{Overflow, Priority, QueueOrder},
     route::{Fate, Route},
@@ -105,6 +105,35 @@ pub(super) fn falling(value: f32) -> u32 {
         !bits
     };
     !rising
+}
+
+/// Gives room to the first in the queue, and drops the rest.
+pub(super) fn keep_first(
+    batch: &Batch<'_>,
+    queue: &Queue,
+    room: &mut Room<'_>,
+    fates: &mut [Fate],
+) {
+    if queue.order == QueueOrder::TokenMajor
+        && queue.ranked.is_none()
+        && batch.bins.first_table().is_none()
+    {
+        // The usual rule on the usual path: bins are experts, and choices stand in line as they
+        // are stored. Free experts are past the last bin.
+        let choices = batch.choices(queue.tokens.clone());
+        let experts = &batch.route.experts[choices.clone()];
+        for (&expert, fate) in experts.iter().zip(&mut fates[choices]) {
+            if *fate == Fate::Computed && room.is_refused(expert as usize) {
+                *fate = Fate::Dropped;
+            }
+        }
+        return;
+    }
+    serve(batch, queue, fates, |fates, choice, bin| {
+        if !room.take(bin) {
+            fates[choice] = Fate::Dropped;
+        }
+    });
 }
 
 /// Calls `ask` with fates, choice and bin of every choice that asks for room, in the queue's

@@ -58,7 +58,8 @@ pub(super) fn keep_lowest(
 /// The lot of a choice.
 pub(super) fn drawn(batch: &Batch<'_>, choice: usize) -> u32 {
     let context = batch.context;
-    let token = context.first_token + batch.route.place_of(choice).0 as u64;
+    let token = batch.route.place_of(choice).0 as u64;
+    let token = context.first_token.wrapping_add(token);
     let expert = batch.route.experts[choice];
     drop_rank(context.seed, context.step, context.layer, token, expert)
 }

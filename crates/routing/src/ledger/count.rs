@@ -36,23 +36,53 @@ pub struct ExpertCount {
     pub lost_weight: f64,
 }
 
-// === impl ExpertCount ===
+/// The choices of one expert while they are counted: fates as numbers, because a branch on the
+/// fates of a full batch is as good as unpredictable.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ByFate {
+    assigned: u64,
+    assigned_weight: f64,
+    counts: [u64; Fate::ALL.len()],
+    weights: [f64; Fate::ALL.len()],
+}
 
-impl ExpertCount {
+// === impl ByFate ===
+
+impl ByFate {
+    #[inline]
     pub(super) fn add(&mut self, fate: Fate, weight: f64) {
         self.assigned += 1;
         self.assigned_weight += weight;
-        let (count, sum) = match fate {
-            Fate::Computed => (&mut self.computed, &mut self.computed_weight),
-            Fate::Rerouted => (&mut self.rerouted, &mut self.rerouted_weight),
-            Fate::Dropped => (&mut self.dropped, &mut self.dropped_weight),
-            Fate::Skipped => (&mut self.skipped, &mut self.skipped_weight),
-            Fate::Lost => (&mut self.lost, &mut self.lost_weight),
-        };
-        *count += 1;
-        *sum += weight;
+        self.counts[fate as usize] += 1;
+        self.weights[fate as usize] += weight;
     }
+}
 
+impl From<ByFate> for ExpertCount {
+    fn from(by_fate: ByFate) -> Self {
+        let count = |fate: Fate| by_fate.counts[fate as usize];
+        let weight = |fate: Fate| by_fate.weights[fate as usize];
+        Self {
+            assigned: by_fate.assigned,
+            computed: count(Fate::Computed),
+            rerouted: count(Fate::Rerouted),
+            dropped: count(Fate::Dropped),
+            skipped: count(Fate::Skipped),
+            lost: count(Fate::Lost),
+            received: 0,
+            assigned_weight: by_fate.assigned_weight,
+            computed_weight: weight(Fate::Computed),
+            rerouted_weight: weight(Fate::Rerouted),
+            dropped_weight: weight(Fate::Dropped),
+            skipped_weight: weight(Fate::Skipped),
+            lost_weight: weight(Fate::Lost),
+        }
+    }
+}
+
+// === impl ExpertCount ===
+
+impl ExpertCount {
     /// Choices that room was given to, here or elsewhere.
     pub(super) fn accepted(&self) -> u64 {
         self.computed + self.rerouted + self.lost

@@ -61,7 +61,7 @@ fn formula(config: &CapacityConfig, t: u64, k: u64, e: u64, needed: u64) -> u64 
             if capped { limit.min(needed) } else { limit }
         }
     };
-    while config.alignment > 1 && capacity % u64::from(config.alignment) != 0 {
+    while config.alignment > 1 && !capacity.is_multiple_of(u64::from(config.alignment)) {
         capacity += 1;
     }
     capacity
@@ -190,7 +190,7 @@ fn admit_part(
         if needed > capacity {
             slow.replays = 1;
             capacity = needed;
-            while config.alignment > 1 && capacity % u64::from(config.alignment) != 0 {
+            while config.alignment > 1 && !capacity.is_multiple_of(u64::from(config.alignment)) {
                 capacity += 1;
             }
         }
