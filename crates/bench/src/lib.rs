@@ -1,14 +1,17 @@
-//! Load generation and measurement: workloads, closed-loop drives, the dispatch bench.
+//! Load generation and measurement: workloads, traces, closed-loop drives, the dispatch bench.
 //!
 //! Reading order:
 //!
 //! 1. [`workload`]: seeded hidden states that make the real gate choose with a wanted skew.
-//! 2. [`drive`]: steps through a coordinator's public call, into a run of a report.
-//! 3. [`dispatch`]: the exchange beside its floor, interleaved in one process.
+//! 2. [`trace`]: which experts tokens chose, recorded here or by other systems.
+//! 3. [`drive`]: steps through a coordinator's public call, into a run of a report.
+//! 4. [`dispatch`]: the exchange beside its floor, interleaved in one process.
 //!
 //! **This crate does not know** how figures are drawn, or how processes are started.
 #![forbid(unsafe_code)]
 
 pub mod dispatch;
+mod draw;
 pub mod drive;
+pub mod trace;
 pub mod workload;

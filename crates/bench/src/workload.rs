@@ -9,17 +9,29 @@
 //! A step's rows are a function of (workload, seed, step): every step has a ChaCha8 stream.
 
 mod choose;
+mod claims;
+mod claims_of_heat;
+mod claims_of_slots;
+mod draws;
+mod heat;
+mod locality;
 mod pattern;
+mod ranks;
 mod rows;
+mod selftest;
 mod skew;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
+pub use draws::Draws;
 pub use pattern::Pattern;
+pub use selftest::{Claim, SelfTest};
 pub use skew::Skew;
 
-use crate::workload::choose::Chooser;
-use crate::workload::rows::{add_gate_rows, fill_normal, generator};
+use crate::draw::generator;
+use crate::workload::rows::{add_gate_rows, fill_normal};
 
 /// Dimensions of a layer, and of the batches that are made for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +51,7 @@ pub struct WorkloadShape {
 #[error("workload {workload}: {field} is {held}, expected {expected}")]
 pub struct WorkloadError {
     workload: String,
-    field: &'static str,
+    field: String,
     held: String,
     expected: String,
 }
@@ -56,7 +68,7 @@ pub struct Workload {
 #[derive(Debug, Clone)]
 enum Source {
     /// Sums of gate rows `[E, H]`.
-    Steered { chooser: Chooser, gate: Vec<f32> },
+    Steered { draws: Draws, gate: Vec<f32> },
     /// Independent values, whatever the gate makes of them.
     Normal,
     /// The same rows `[T, H]` in every step.
@@ -64,6 +76,41 @@ enum Source {
         rows: Vec<f32>,
         padding: Option<Vec<bool>>,
     },
+}
+
+// === impl WorkloadError ===
+
+impl WorkloadError {
+    fn new(
+        workload: impl fmt::Display,
+        field: impl Into<String>,
+        held: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self {
+            workload: workload.to_string(),
+            field: field.into(),
+            held: held.into(),
+            expected: expected.into(),
+        }
+    }
+}
+
+// === impl WorkloadShape ===
+
+impl WorkloadShape {
+    fn check(&self, pattern: &Pattern) -> Result<(), WorkloadError> {
+        let experts = self.experts;
+        if self.tokens == 0 {
+            return Err(WorkloadError::new(pattern, "tokens", "0", "at least 1"));
+        }
+        if !(1..=experts).contains(&self.top_k) {
+            let held = self.top_k.to_string();
+            let expected = format!("1 to {experts}, the number of experts");
+            return Err(WorkloadError::new(pattern, "top_k", held, expected));
+        }
+        Ok(())
+    }
 }
 
 // === impl Workload ===
@@ -81,42 +128,28 @@ impl Workload {
         seed: u64,
         gate: Option<Vec<f32>>,
     ) -> Result<Self, WorkloadError> {
-        let wrong = |field, held: String, expected: String| {
-            Err(WorkloadError {
-                workload: pattern.to_string(),
-                field,
-                held,
-                expected,
-            })
-        };
         let WorkloadShape {
-            tokens,
-            hidden,
-            experts,
-            top_k,
+            hidden, experts, ..
         } = shape;
-        if tokens == 0 {
-            return wrong("tokens", "0".to_owned(), "at least 1".to_owned());
-        }
-        if top_k == 0 || top_k > experts {
-            let expected = format!("1 to {experts}, the number of experts");
-            return wrong("top_k", top_k.to_string(), expected);
-        }
+        let wrong = |held: String, expected: String| {
+            Err(WorkloadError::new(pattern, "gate", held, expected))
+        };
+        shape.check(&pattern)?;
         let source = match (pattern, gate) {
             (Pattern::Normal, _) => Source::Normal,
             (_, Some(gate)) if gate.len() == experts * hidden => Source::Steered {
-                chooser: Chooser::new(pattern, experts, top_k, seed),
+                draws: Draws::new(pattern, shape, None, seed)?,
                 gate,
             },
             (_, Some(gate)) => {
                 let expected = format!("{experts} rows of {hidden}");
-                return wrong("gate", format!("{} values", gate.len()), expected);
+                return wrong(format!("{} values", gate.len()), expected);
             }
             (_, None) => {
                 let held = "that of a checkpoint".to_owned();
                 let expected = "that of a synthetic layer, whose rows are orthonormal; use \
                                 workload normal, or a file of hidden states";
-                return wrong("gate", held, expected.to_owned());
+                return wrong(held, expected.to_owned());
             }
         };
         Ok(Self {
@@ -125,6 +158,19 @@ impl Workload {
             seed,
             source,
         })
+    }
+
+    /// The same workload over another number of ranks than [`Draws::new`] takes by itself: what
+    /// [`Pattern::HotRank`], [`Pattern::SourceRagged`] and [`Pattern::ZeroExpertRank`] call a
+    /// rank is a worker where `ranks` is the number of workers and placement is contiguous.
+    ///
+    /// # Errors
+    /// [`WorkloadError`] as for [`Draws::new`].
+    pub fn over_ranks(mut self, ranks: usize) -> Result<Self, WorkloadError> {
+        if let Source::Steered { draws, .. } = &mut self.source {
+            *draws = Draws::new(draws.pattern, self.shape, Some(ranks), self.seed)?;
+        }
+        Ok(self)
     }
 
     /// The same `rows` `[T, H]` in every step, `padding` `[T]` marking rows that are skipped.
@@ -140,11 +186,8 @@ impl Workload {
         padding: Option<Vec<bool>>,
     ) -> Result<Self, WorkloadError> {
         let name = name.into();
-        let wrong = |field, held: usize, expected: usize| WorkloadError {
-            workload: name.clone(),
-            field,
-            held: format!("{held} values"),
-            expected: expected.to_string(),
+        let wrong = |field: &str, held: usize, expected: usize| {
+            WorkloadError::new(&name, field, format!("{held} values"), expected.to_string())
         };
         let expected = shape.tokens * shape.hidden;
         if rows.len() != expected {
@@ -181,8 +224,8 @@ impl Workload {
         match &self.source {
             Source::Fixed { rows: fixed, .. } => rows.extend_from_slice(fixed),
             Source::Normal => fill_normal(&mut random, tokens * hidden, rows),
-            Source::Steered { chooser, gate } => {
-                let chosen = chooser.choose(&mut random, tokens);
+            Source::Steered { draws, gate } => {
+                let chosen = draws.draw(&mut random, step);
                 add_gate_rows(&mut random, &chosen, self.shape, gate, rows);
             }
         }
@@ -199,16 +242,43 @@ impl Workload {
     pub fn padding(&self) -> Option<&[bool]> {
         match &self.source {
             Source::Fixed { padding, .. } => padding.as_deref(),
-            Source::Normal | Source::Steered { .. } => None,
+            Source::Steered { draws, .. } => draws.padding(),
+            Source::Normal => None,
+        }
+    }
+
+    /// The choices that the rows are made from, where they are made from choices.
+    pub fn draws(&self) -> Option<&Draws> {
+        match &self.source {
+            Source::Steered { draws, .. } => Some(draws),
+            Source::Normal | Source::Fixed { .. } => None,
         }
     }
 
     /// The share of all choices that the hottest expert is expected to get, where the pattern
     /// says so.
     pub fn claimed_share(&self) -> Option<f64> {
-        match &self.source {
-            Source::Steered { chooser, .. } => Some(chooser.claimed_share()),
-            Source::Normal | Source::Fixed { .. } => None,
+        self.draws().and_then(Draws::claimed_share)
+    }
+
+    /// Holds the routes that the gate made of the rows against what the workload claims: of each
+    /// step its number and its experts `[T, k]`. See [`Draws::self_test`]; rows that no draws
+    /// stand behind claim nothing.
+    ///
+    /// # Errors
+    /// [`WorkloadError`] as for [`Draws::self_test`]; for a claim that does not hold, ask
+    /// [`SelfTest::verdict`].
+    pub fn self_test<E: AsRef<[u32]>>(
+        &self,
+        steps: impl IntoIterator<Item = (u64, E)>,
+    ) -> Result<SelfTest, WorkloadError> {
+        match self.draws() {
+            Some(draws) => draws.self_test(steps),
+            None => Ok(SelfTest {
+                workload: self.name.clone(),
+                steps: steps.into_iter().count() as u64,
+                claims: Vec::new(),
+            }),
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use expertmesh_kernels::math;
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::Rng;
 
+use crate::draw::{generator, shuffle, unit, weighted};
+use crate::workload::heat::{BURST, Heat, MOVING, set_size};
+use crate::workload::locality::Locality;
 use crate::workload::pattern::Pattern;
-use crate::workload::rows::generator;
+use crate::workload::ranks::Ranks;
 
 /// The stream that ranks experts; steps count up from 0 and warm-up down from the end, so neither
 /// comes here.
@@ -14,68 +16,133 @@ const RANKS: u64 = 1 << 63;
 /// Draws choices.
 #[derive(Debug, Clone)]
 pub(super) struct Chooser {
-    top_k: usize,
-    /// Experts by rank, the hottest first: a seeded order, so that the hottest is not always on
-    /// the first worker.
-    ranked: Vec<u32>,
-    rule: Rule,
+    pub(super) top_k: usize,
+    pub(super) rule: Rule,
 }
 
+/// Experts by rank are in a seeded order, so that the hottest is not always on the first worker.
 #[derive(Debug, Clone)]
-enum Rule {
-    Balanced,
-    /// Weight of each rank.
-    Zipf(Vec<f32>),
-    /// Share of tokens that the first rank is among the choices of.
-    Hot(f64),
+pub(super) enum Rule {
+    /// These experts alike, the others never.
+    Balanced(Vec<u32>),
+    /// Experts by rank, the hottest first, and the weight of each rank.
+    Zipf(Vec<u32>, Vec<f32>),
+    /// Experts of which the first is hot, and the share of tokens that choose it.
+    Hot(Vec<u32>, f64),
+    Heat(Heat),
+    /// The heat in the last of so many steps, balanced in the others.
+    Burst(Heat, u64),
+    Locality(Locality),
 }
 
 // === impl Chooser ===
 
 impl Chooser {
     /// A chooser for `experts` of which each token takes `top_k`, which is in `1..=experts`.
-    pub(super) fn new(pattern: Pattern, experts: usize, top_k: usize, seed: u64) -> Self {
-        let mut ranked: Vec<u32> = (0..u32::try_from(experts).unwrap_or(u32::MAX)).collect();
+    /// [`Pattern::Normal`] is taken for balanced.
+    pub(super) fn new(
+        pattern: Pattern,
+        experts: usize,
+        top_k: usize,
+        ranks: &Ranks,
+        seed: u64,
+    ) -> Self {
+        let indices = 0..u32::try_from(experts).unwrap_or(u32::MAX);
+        let mut ranked: Vec<u32> = indices.clone().collect();
         shuffle(&mut generator(seed, RANKS), &mut ranked);
+        // A seeded expert to begin with, and the rank that it decides on.
+        let start = ranked.first().map_or(0, |&expert| expert as usize);
+        let size = set_size(experts, top_k);
+        let heat = |order: Vec<u32>, places: Vec<usize>, share, steps| Heat {
+            top_k,
+            order,
+            places,
+            size,
+            share,
+            steps,
+            jumps: false,
+            name: "hot set".to_owned(),
+        };
+        let in_order = || indices.clone().collect::<Vec<u32>>();
         let rule = match pattern {
-            Pattern::Balanced | Pattern::Normal => Rule::Balanced,
-            Pattern::Hot { share } => Rule::Hot(share),
+            Pattern::Balanced | Pattern::Normal | Pattern::SourceRagged => Rule::Balanced(ranked),
+            Pattern::Hot { share } => Rule::Hot(ranked, share),
             Pattern::Zipf { exponent } => {
                 let weight = |rank: usize| math::exp(-(exponent as f32) * math::log(rank as f32));
-                Rule::Zipf((1..=experts).map(weight).collect())
+                Rule::Zipf(ranked, (1..=experts).map(weight).collect())
+            }
+            Pattern::HotExperts { share } => {
+                // All neighbours: the set does not go round the end.
+                let place = start % (experts - size + 1);
+                Rule::Heat(heat(in_order(), vec![place], share, 0))
+            }
+            Pattern::SpreadHot { share } => {
+                let mut order = in_order();
+                order.rotate_left(start);
+                let (hot, rest): (Vec<_>, Vec<_>) =
+                    (0..experts).partition(|at| (0..size).any(|nth| nth * experts / size == *at));
+                let order = hot.into_iter().chain(rest).map(|at| order[at]).collect();
+                Rule::Heat(heat(order, vec![0], share, 0))
+            }
+            Pattern::HotRank { share } => {
+                let rank = start % ranks.count();
+                let hot = ranks.experts_of(rank);
+                Rule::Heat(Heat {
+                    places: vec![hot.first().map_or(0, |&first| first as usize)],
+                    size: hot.len(),
+                    name: format!("experts of rank {rank}"),
+                    ..heat(in_order(), Vec::new(), share, 0)
+                })
+            }
+            Pattern::ZeroExpertRank => {
+                let idle = ranks.experts_of(start % ranks.count());
+                ranked.retain(|expert| !idle.contains(expert));
+                Rule::Balanced(ranked)
+            }
+            Pattern::RotatingHotspot { steps } => {
+                let phases = experts.div_ceil(size);
+                let place = |phase| (start + phase * experts / phases) % experts;
+                let places = (0..phases).map(place).collect();
+                Rule::Heat(Heat {
+                    jumps: phases > 1,
+                    ..heat(in_order(), places, MOVING, steps)
+                })
+            }
+            Pattern::Burst { steps } => {
+                let place = start % (experts - size + 1);
+                Rule::Burst(heat(in_order(), vec![place], BURST, 0), steps)
+            }
+            Pattern::Drift { steps } => {
+                Rule::Heat(heat(ranked, (0..experts).collect(), MOVING, steps))
+            }
+            Pattern::Locality { probability } => {
+                Rule::Locality(Locality::new(experts, top_k, probability))
             }
         };
-        Self {
-            top_k,
-            ranked,
-            rule,
-        }
+        Self { top_k, rule }
     }
 
     /// `[tokens, k]` distinct experts of every token, in slot order.
-    pub(super) fn choose(&self, random: &mut ChaCha8Rng, tokens: usize) -> Vec<u32> {
+    pub(super) fn choose(&self, random: &mut ChaCha8Rng, step: u64, tokens: usize) -> Vec<u32> {
         let mut chosen = Vec::with_capacity(tokens * self.top_k);
-        let mut deck = Deck::default();
-        let mut weights = Vec::new();
-        for _ in 0..tokens {
-            let hand = chosen.len();
-            match &self.rule {
-                Rule::Balanced => {
-                    for _ in 0..self.top_k {
-                        let card = deck.draw(random, &self.ranked, &chosen[hand..]);
-                        chosen.push(card);
-                    }
-                }
-                Rule::Zipf(by_rank) => {
+        match &self.rule {
+            Rule::Balanced(experts) => self.deal(random, experts, tokens, &mut chosen),
+            Rule::Zipf(ranked, by_rank) => {
+                let mut weights = Vec::new();
+                for _ in 0..tokens {
                     weights.clone_from(by_rank);
                     for _ in 0..self.top_k {
-                        let rank = draw_weighted(random, &weights);
+                        let rank = weighted(random, &weights);
                         weights[rank] = 0.0;
-                        chosen.push(self.ranked[rank]);
+                        chosen.push(ranked[rank]);
                     }
                 }
-                Rule::Hot(share) => {
-                    let (hot, others) = self.ranked.split_at(1);
+            }
+            Rule::Hot(ranked, share) => {
+                let mut deck = Deck::default();
+                let (hot, others) = ranked.split_at(1);
+                for _ in 0..tokens {
+                    let hand = chosen.len();
                     // A token that takes every expert takes the hot one too.
                     if others.len() < self.top_k || unit(random) < *share {
                         chosen.push(hot[0]);
@@ -86,61 +153,37 @@ impl Chooser {
                     }
                 }
             }
+            Rule::Heat(heat) => heat.choose(random, step, tokens, &mut chosen),
+            Rule::Burst(heat, steps) => match is_burst(step, *steps) {
+                true => heat.choose(random, step, tokens, &mut chosen),
+                false => self.deal(random, &heat.order, tokens, &mut chosen),
+            },
+            Rule::Locality(locality) => locality.choose(random, tokens, &mut chosen),
         }
         chosen
     }
 
-    /// Expected share of all choices that go to the first rank.
-    pub(super) fn claimed_share(&self) -> f64 {
-        let k = self.top_k as f64;
-        let experts = self.ranked.len();
-        let among_a_tokens_choices = match &self.rule {
-            Rule::Balanced => k / experts as f64,
-            Rule::Hot(_) if experts == self.top_k => 1.0,
-            Rule::Hot(share) => *share,
-            Rule::Zipf(weights) => first_is_drawn(weights, self.top_k),
-        };
-        among_a_tokens_choices / k
+    /// Gives every one of `experts` as many tokens.
+    fn deal(&self, random: &mut ChaCha8Rng, experts: &[u32], tokens: usize, to: &mut Vec<u32>) {
+        let mut deck = Deck::default();
+        for _ in 0..tokens {
+            let hand = to.len();
+            for _ in 0..self.top_k {
+                let card = deck.draw(random, experts, &to[hand..]);
+                to.push(card);
+            }
+        }
     }
 }
 
-/// Probability that the first item is among `k` draws without replacement.
-///
-/// Items whose exponential clocks (rates `weights`) ring first are such draws (Efraimidis and
-/// Spirakis 2006), so the probability is that fewer than `k` others ring before the first item:
-/// an integral over its ringing time, here over its distribution `u = 1 - exp(-w t)`.
-fn first_is_drawn(weights: &[f32], k: usize) -> f64 {
-    const POINTS: u32 = 1000;
-    let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-    let rates: Vec<f64> = weights
-        .iter()
-        .map(|weight| f64::from(*weight) / total)
-        .collect();
-    let Some((first, others)) = rates.split_first() else {
-        return 0.0;
-    };
-    let mut sum = 0.0;
-    let mut rung = vec![0.0; k];
-    for point in 0..POINTS {
-        let u = (f64::from(point) + 0.5) / f64::from(POINTS);
-        let time = -(1.0 - u).ln() / first;
-        // Probability of 0, 1, … k-1 others having rung.
-        rung.fill(0.0);
-        rung[0] = 1.0;
-        for rate in others {
-            let p = 1.0 - (-rate * time).exp();
-            for n in (0..k).rev() {
-                let before = if n == 0 { 0.0 } else { rung[n - 1] };
-                rung[n] = rung[n] * (1.0 - p) + before * p;
-            }
-        }
-        sum += rung.iter().sum::<f64>();
-    }
-    sum / f64::from(POINTS)
+/// Whether `step` is the last of its `steps`.
+pub(super) fn is_burst(step: u64, steps: u64) -> bool {
+    step % steps == steps - 1
 }
 
 /// Cards dealt from shuffled decks: every expert once before any comes twice, except that a card
-/// that is in the hand already waits for the next hand.
+/// that is in the hand already waits for the next hand. So loads of a step differ by at most two:
+/// a deck never holds a card more than twice.
 #[derive(Debug, Default)]
 struct Deck {
     cards: Vec<u32>,
@@ -163,37 +206,4 @@ impl Deck {
             self.cards = fresh;
         }
     }
-}
-
-/// Fisher–Yates, written out: a library's shuffle may draw differently in its next version.
-fn shuffle(random: &mut ChaCha8Rng, items: &mut [u32]) {
-    for last in (1..items.len()).rev() {
-        let other = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
-        items.swap(last, other as usize);
-    }
-}
-
-/// An index with probability proportional to its weight; not all weights are zero.
-fn draw_weighted(random: &mut ChaCha8Rng, weights: &[f32]) -> usize {
-    let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-    let mut left = unit(random) * total;
-    let mut last = 0;
-    for (at, weight) in weights
-        .iter()
-        .enumerate()
-        .filter(|(_, weight)| **weight > 0.0)
-    {
-        left -= f64::from(*weight);
-        if left < 0.0 {
-            return at;
-        }
-        // Rounding may leave a rest beyond the end, which is the last one's.
-        last = at;
-    }
-    last
-}
-
-/// Uniform in [0, 1), 53 bits.
-fn unit(random: &mut ChaCha8Rng) -> f64 {
-    (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }

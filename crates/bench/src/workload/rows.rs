@@ -1,26 +1,20 @@
 //! The rows that make the gate choose as drawn.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::Rng;
 
+use crate::trace::NO_CHOICE;
 use crate::workload::WorkloadShape;
 
-/// Weights are drawn from streams of the same seed; inputs must not repeat them.
-const DOMAIN: u64 = 0x776f_726b_6c6f_6164;
 /// Logit of the last slot; experts that are not chosen have about 0.
 const LAST_LOGIT: f32 = 4.0;
 /// What the first slot's logit is above the last one's.
 const SPREAD: f32 = 1.0;
+/// Slots that the spread parts well: with more it grows, so that noise does not swap neighbours.
+const SLOTS: f32 = 8.0;
 /// Noise of a row is uniform within this. It moves a logit by 0.03 (standard deviation, for gate
 /// rows of length 1), far less than what separates chosen experts from the others.
 const NOISE: f32 = 0.05;
-
-/// The generator of one step.
-pub(super) fn generator(seed: u64, step: u64) -> ChaCha8Rng {
-    let mut random = ChaCha8Rng::seed_from_u64(seed ^ DOMAIN);
-    random.set_stream(step);
-    random
-}
 
 /// Appends `[T, H]` rows: sums of the chosen experts' gate rows, and noise.
 pub(super) fn add_gate_rows(
@@ -31,11 +25,14 @@ pub(super) fn add_gate_rows(
     rows: &mut Vec<f32>,
 ) {
     let WorkloadShape { hidden, top_k, .. } = shape;
+    let spread = SPREAD * (top_k as f32 / SLOTS).max(1.0);
     for experts in chosen.chunks_exact(top_k) {
         let start = rows.len();
         rows.extend((0..hidden).map(|_| NOISE * symmetric(random)));
-        for (slot, expert) in experts.iter().enumerate() {
-            let height = LAST_LOGIT + SPREAD * (top_k - 1 - slot) as f32 / top_k as f32;
+        // A row of padding has no experts, and is noise.
+        let experts = experts.iter().filter(|&&expert| expert != NO_CHOICE);
+        for (slot, expert) in experts.enumerate() {
+            let height = LAST_LOGIT + spread * (top_k - 1 - slot) as f32 / top_k as f32;
             let direction = &gate[*expert as usize * hidden..][..hidden];
             for (value, along) in rows[start..].iter_mut().zip(direction) {
                 *value += height * along;

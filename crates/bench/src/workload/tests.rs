@@ -1,3 +1,5 @@
+mod claims;
+
 use expertmesh_experts::synthetic_gate;
 use expertmesh_kernels::{Format, PackedMatrix};
 use expertmesh_routing::{Gate, RouterConfig};
@@ -36,8 +38,7 @@ fn the_gate_chooses_what_was_drawn() {
         let pattern: Pattern = pattern.parse().unwrap();
         let gate = synthetic_gate(SHAPE.experts, SHAPE.hidden, 3, 0);
         let workload = Workload::new(pattern, SHAPE, 3, Some(gate.clone())).unwrap();
-        let chooser = Chooser::new(pattern, SHAPE.experts, SHAPE.top_k, 3);
-        let drawn = chooser.choose(&mut generator(3, 5), SHAPE.tokens);
+        let drawn = workload.draws().unwrap().step(5);
         let mut rows = Vec::new();
         workload.fill(5, &mut rows);
         let weight = PackedMatrix::from_f32(&gate, SHAPE.experts, SHAPE.hidden).unwrap();
@@ -88,7 +89,12 @@ fn a_share_of_zipf_agrees_with_counting_by_hand() {
     // (3, 2): 3/11 · (1/3)/(4/3) + 2/11 · (1/2)/(3/2).
     let missed = 3.0 / 11.0 * 0.25 + 2.0 / 11.0 / 3.0;
     let pattern = Pattern::Zipf { exponent: 1.0 };
-    let share = Chooser::new(pattern, 3, 2, 0).claimed_share();
+    let shape = WorkloadShape {
+        experts: 3,
+        ..SHAPE
+    };
+    let share = Draws::new(pattern, shape, None, 0).unwrap().claimed_share();
+    let share = share.unwrap();
     assert!((share - (1.0 - missed) / 2.0).abs() < 1e-5, "{share}");
 }
 
@@ -125,11 +131,39 @@ fn steps_differ_and_seeds_repeat() {
 #[test]
 fn patterns_are_spelled_as_they_print() {
     for text in [
-        "balanced", "normal", "zipf:1", "zipf:0.5", "hot:0.5", "hot:1",
+        "balanced",
+        "normal",
+        "zipf:1",
+        "zipf:0.5",
+        "hot:0.5",
+        "hot:1",
+        "hot-experts:0.5",
+        "hot-rank:0.25",
+        "spread-hot:1",
+        "source-ragged",
+        "zero-expert-rank",
+        "rotating-hotspot:3",
+        "burst:10",
+        "drift:7",
+        "locality:0.3",
     ] {
         assert_eq!(text.parse::<Pattern>().unwrap().to_string(), text);
     }
-    assert_eq!("zipf".parse::<Pattern>().unwrap().to_string(), "zipf:1");
+    for (short, long) in [
+        ("zipf", "zipf:1"),
+        ("w0", "balanced"),
+        ("w1", "hot-experts:0.5"),
+        ("w2:0.7", "hot-rank:0.7"),
+        ("w3", "spread-hot:0.5"),
+        ("w4", "source-ragged"),
+        ("w5", "zero-expert-rank"),
+        ("w6", "rotating-hotspot:1"),
+        ("w7", "burst:10"),
+        ("drift", "drift:10"),
+        ("locality", "locality:0.264"),
+    ] {
+        assert_eq!(short.parse::<Pattern>().unwrap().to_string(), long);
+    }
     for text in [
         "",
         "even",
@@ -139,6 +173,13 @@ fn patterns_are_spelled_as_they_print() {
         "hot:1.5",
         "hot:nan",
         "balanced:2",
+        "w4:1",
+        "w6:0",
+        "burst:1.5",
+        "drift:-1",
+        "locality:1.1",
+        "hot-rank:0",
+        "w8",
     ] {
         let error = text.parse::<Pattern>().unwrap_err();
         assert!(error.contains("expected balanced"), "{text}: {error}");
