@@ -68,7 +68,7 @@ pub struct Workload {
 #[derive(Debug, Clone)]
 enum Source {
     /// Sums of gate rows `[E, H]`.
-    Steered { draws: Draws, gate: Vec<f32> },
+    Steered { draws: Box<Draws>, gate: Vec<f32> },
     /// Independent values, whatever the gate makes of them.
     Normal,
     /// The same rows `[T, H]` in every step.
@@ -138,7 +138,7 @@ impl Workload {
         let source = match (pattern, gate) {
             (Pattern::Normal, _) => Source::Normal,
             (_, Some(gate)) if gate.len() == experts * hidden => Source::Steered {
-                draws: Draws::new(pattern, shape, None, seed)?,
+                draws: Box::new(Draws::new(pattern, shape, None, seed)?),
                 gate,
             },
             (_, Some(gate)) => {
@@ -168,7 +168,7 @@ impl Workload {
     /// [`WorkloadError`] as for [`Draws::new`].
     pub fn over_ranks(mut self, ranks: usize) -> Result<Self, WorkloadError> {
         if let Source::Steered { draws, .. } = &mut self.source {
-            *draws = Draws::new(draws.pattern, self.shape, Some(ranks), self.seed)?;
+            **draws = Draws::new(draws.pattern, self.shape, Some(ranks), self.seed)?;
         }
         Ok(self)
     }

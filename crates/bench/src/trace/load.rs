@@ -149,10 +149,13 @@ fn csv_rows(bytes: &[u8]) -> Result<Vec<Vec<u64>>, TraceError> {
             let whole =
                 |number: &f64| number.fract() == 0.0 && (0.0..=MOST as f64).contains(number);
             let number = text.trim().parse::<f64>().ok().filter(whole);
-            number.map(|number| number as u64).ok_or_else(|| {
-                let expected = "a whole number from 0 to 2^40";
-                TraceError::wrong(place(), "load", format!("{text:?}"), expected)
-            })
+            // Whole and below 2^53, so its digits are those of an integer.
+            number
+                .and_then(|number| format!("{number}").parse().ok())
+                .ok_or_else(|| {
+                    let expected = "a whole number from 0 to 2^40";
+                    TraceError::wrong(place(), "load", format!("{text:?}"), expected)
+                })
         };
         rows.push(line.iter().map(count).collect::<Result<_, _>>()?);
     }

@@ -3,6 +3,7 @@
 //! Written without compression; any Parquet reader can read it. Read are files of these columns
 //! that use no compression, so those that this module wrote.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,7 +31,7 @@ const SCHEMA: &str = "message trace {
 /// Rows of a row group are at least this many, where there are as many.
 const GROUP: usize = 1 << 20;
 /// A row takes a bit at least, in whatever encoding; a file that claims more rows is damaged.
-const ROWS_PER_BYTE: i64 = 8;
+const ROWS_PER_BYTE: usize = 8;
 
 /// The file that holds `trace`.
 pub(super) fn write(trace: &Trace) -> Result<Vec<u8>, TraceError> {
@@ -113,6 +114,16 @@ pub(super) fn read(
     experts: Option<u32>,
     source: String,
 ) -> Result<Trace, TraceError> {
+    // The library asserts some of what a file says. What is known of that is checked before; the
+    // rest must not take the process with it. Nothing that it leaves half done outlives the call.
+    let read = catch_unwind(AssertUnwindSafe(|| read_checked(bytes, experts, source)));
+    read.unwrap_or_else(|_| {
+        let expected = "a Parquet file of a trace";
+        Err(TraceError::wrong("", "content", "damaged", expected))
+    })
+}
+
+fn read_checked(bytes: Vec<u8>, experts: Option<u32>, source: String) -> Result<Trace, TraceError> {
     let length = bytes.len();
     let damaged = |error| TraceError::wrong("", "content", error, "a Parquet file of a trace");
     let file = SerializedFileReader::new(Bytes::from(bytes)).map_err(damaged)?;
@@ -153,25 +164,39 @@ pub(super) fn read(
             expected,
         ));
     }
-    let rows = metadata.num_rows();
-    let most = i64::try_from(length)
-        .unwrap_or(i64::MAX)
-        .saturating_mul(ROWS_PER_BYTE);
-    if !(0..=most).contains(&rows) {
-        let expected = format!("0 to {most} in {length} bytes");
-        return Err(TraceError::wrong("", "rows", rows, expected));
-    }
+    let most = length.saturating_mul(ROWS_PER_BYTE);
     let mut all = Vec::new();
     for at in 0..file.num_row_groups() {
+        let place = || format!("row group {at}");
         let group = file.get_row_group(at).map_err(damaged)?;
-        // The sum over the groups is checked as it grows: groups may say another number.
-        let left = most - all.len() as i64;
         let rows = group.metadata().num_rows();
-        if !(0..=left).contains(&rows) {
-            let expected = format!("0 to {left} in row group {at}");
-            return Err(TraceError::wrong("", "rows", rows, expected));
+        let left = most - all.len();
+        let Some(rows) = usize::try_from(rows).ok().filter(|rows| *rows <= left) else {
+            let expected = format!("0 to {left} in {length} bytes");
+            return Err(TraceError::wrong(place(), "rows", rows, expected));
+        };
+        for column in group.metadata().columns() {
+            let starts = [
+                Some(column.data_page_offset()),
+                column.dictionary_page_offset(),
+            ];
+            let numbers = starts
+                .into_iter()
+                .flatten()
+                .chain([column.compressed_size()]);
+            for number in numbers {
+                if !usize::try_from(number).is_ok_and(|number| number <= length) {
+                    let expected = format!("0 to {length}, the file's length");
+                    return Err(TraceError::wrong(
+                        place(),
+                        "column's place",
+                        number,
+                        expected,
+                    ));
+                }
+            }
         }
-        read_group(&*group, rows as usize, &mut all).map_err(damaged)?;
+        read_group(&*group, rows, &mut all).map_err(damaged)?;
     }
     cells::join(all, known)
 }

@@ -17,10 +17,12 @@ const WIDTH: f64 = 12.0;
 
 impl Uniform {
     /// The load of one expert is binomial: T tries of probability `p = choices / (T·E)`. Idle
-    /// experts `E·(1-p)^T` and entropy `-E·E[s·ln s]`, `s` the expert's share, follow from that
-    /// exactly. For gini, `(E-1)/E · E|x-y| / (2·mean)`, and the maximum, the loads x, y of
-    /// different experts are taken for independent; that they add up to the choices widens
-    /// `|x-y|` by `√(E/(E-1))`, which is put in.
+    /// experts `E·(1-p)^T` and entropy `-E·E[s·ln s]`, `s` the expert's share, follow from that.
+    /// Of two experts a token adds one to the difference of the loads, or takes one off, with
+    /// probability `p(1-p)·E/(E-1)` each, so the difference is a random walk of a binomial number
+    /// of steps, whose mean distance gives gini, `(E-1)/E · E|x-y| / (2·mean)`. Those three are
+    /// exact. For the maximum, the loads of different experts are taken for independent, which
+    /// makes it a tenth too low where the mean load is near 1.
     pub(super) fn of(tokens: u64, choices: u64, experts: usize) -> Self {
         let e = experts as f64;
         let mean = choices as f64 / e;
@@ -32,14 +34,14 @@ impl Uniform {
                 idle: e,
             };
         }
-        let (lowest, pmf) = binomial(tokens, (mean / tokens as f64).min(1.0));
-        let (mut cumulated, mut spread, mut max, mut entropy) = (0.0, 0.0, lowest as f64, 0.0);
+        let p = (mean / tokens as f64).min(1.0);
+        let (lowest, pmf) = binomial(tokens, p);
+        let (mut cumulated, mut max, mut entropy) = (0.0, lowest as f64, 0.0);
         let mut idle = 0.0;
         for (x, probability) in (lowest..).zip(&pmf) {
             cumulated += probability;
             let below = cumulated.min(1.0);
-            // E|x-y| = 2 Σ F(1-F), E[max] = Σ (1 - F^E).
-            spread += 2.0 * below * (1.0 - below);
+            // E[max] = Σ (1 - F^E).
             max += 1.0 - below.powf(e);
             match x {
                 0 => idle = e * probability,
@@ -49,12 +51,14 @@ impl Uniform {
                 }
             }
         }
-        let together = match experts {
+        let gini = match experts {
             1 => 0.0,
-            _ => ((e - 1.0) / e).sqrt(),
+            _ => {
+                (e - 1.0) / e * distance(tokens, 2.0 * p * (1.0 - p) * e / (e - 1.0)) / (2.0 * mean)
+            }
         };
         Self {
-            gini: together * spread / (2.0 * mean),
+            gini,
             max_over_mean: max / mean,
             entropy: normalised(entropy, experts),
             idle,
@@ -68,6 +72,26 @@ pub(super) fn normalised(entropy: f64, experts: usize) -> f64 {
         0 | 1 => 1.0,
         experts => entropy / (experts as f64).ln(),
     }
+}
+
+/// Mean distance of a walk that in each of `tries` makes a step, up or down alike, with
+/// probability `p`. After n steps the mean is `s(n)`: `s(1) = 1`, `s(2m) = s(2m-1)`,
+/// `s(2m+1) = s(2m)·(2m+1)/2m`.
+fn distance(tries: u64, p: f64) -> f64 {
+    let (lowest, pmf) = binomial(tries, p.min(1.0));
+    let (mut mean, mut s) = (0.0, 0.0);
+    for n in 0..lowest + pmf.len() as u64 {
+        s = match n {
+            0 => 0.0,
+            1 => 1.0,
+            n if n % 2 == 1 => s * n as f64 / (n - 1) as f64,
+            _ => s,
+        };
+        if let Some(probability) = n.checked_sub(lowest).and_then(|at| pmf.get(at as usize)) {
+            mean += probability * s;
+        }
+    }
+    mean
 }
 
 /// Probabilities of a binomial from its lowest value that matters on.
@@ -99,5 +123,11 @@ fn binomial(tries: u64, p: f64) -> (u64, Vec<f64>) {
     }
     let sum: f64 = pmf.iter().sum();
     pmf.iter_mut().for_each(|weight| *weight /= sum);
-    (lowest as u64, pmf)
+    (whole(lowest), pmf)
+}
+
+/// A number that `floor` gave and that is not below 0.
+#[expect(clippy::cast_sign_loss, reason = "it is not below 0")]
+fn whole(number: f64) -> u64 {
+    number as u64
 }

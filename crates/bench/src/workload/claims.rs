@@ -42,7 +42,7 @@ impl Draws {
         if count.steps == 0 {
             let expected = "at least 1".to_owned();
             return Err(WorkloadError::new(
-                &self.pattern,
+                self.pattern,
                 "steps",
                 "0".to_owned(),
                 expected,
@@ -64,7 +64,7 @@ impl Draws {
         } = self.shape;
         let wrong = |field: &str, held: String, expected: String| {
             let field = format!("{field} of step {step}");
-            Err(WorkloadError::new(&self.pattern, &field, held, expected))
+            Err(WorkloadError::new(self.pattern, &field, held, expected))
         };
         if table.len() != tokens * top_k {
             let held = format!("{} experts", table.len());

@@ -42,7 +42,7 @@ impl Draws {
         seed: u64,
     ) -> Result<Self, WorkloadError> {
         let wrong = |field: &str, held: String, expected: String| {
-            Err(WorkloadError::new(&pattern, field, held, expected))
+            Err(WorkloadError::new(pattern, field, held, expected))
         };
         let (experts, top_k) = (shape.experts, shape.top_k);
         shape.check(&pattern)?;

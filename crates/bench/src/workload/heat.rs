@@ -57,6 +57,7 @@ impl Heat {
 
     /// How likely each expert is among a token's choices, in parts of [`PERIOD`], `[E]`. Where k
     /// distinct choices cannot give the set its share, it gets what they can.
+    #[expect(clippy::cast_sign_loss, reason = "shares are not below 0")]
     pub(super) fn lengths(&self, phase: usize) -> Vec<u64> {
         let experts = self.order.len();
         let (hot, cold) = (self.size as u64, (experts - self.size) as u64);

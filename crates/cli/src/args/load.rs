@@ -30,7 +30,9 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) warmup: Option<u64>,
     /// How tokens spread over the experts of a synthetic layer: balanced, zipf (= zipf:1),
-    /// zipf:S, hot (= hot:0.5) or hot:SHARE; or normal: Gaussian rows, any layer
+    /// zipf:S, hot (= hot:0.5) or hot:SHARE, w0 to w7 (hot-experts, hot-rank, spread-hot,
+    /// source-ragged, zero-expert-rank, rotating-hotspot, burst), drift or locality; or normal:
+    /// Gaussian rows, any layer
     /// [default: balanced; normal for a checkpoint]
     #[arg(long, value_name = "PATTERN", conflicts_with = "input")]
     #[arg(value_parser = parsed::<Pattern>)]
