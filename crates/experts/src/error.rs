@@ -14,7 +14,7 @@ pub enum ExpertError {
          check that gate, up and down are not swapped"
     )]
     WeightShape {
-        /// Which matrix: `gate`, `up`, `down` or `shared_gate`.
+        /// Which matrix: `gate`, `up`, `down`, `shared_gate`, `latent_in` or `latent_out`.
         field: &'static str,
         /// `[out, inner]` as handed over.
         actual: [usize; 2],
@@ -24,7 +24,7 @@ pub enum ExpertError {
     /// A bias whose length is not the number of outputs of its matrix.
     #[error("{field}: got {actual} values, expected one for each of {expected} outputs")]
     BiasLength {
-        /// `up_bias` or `down_bias`.
+        /// `gate_bias`, `up_bias` or `down_bias`.
         field: &'static str,
         /// Values handed over.
         actual: usize,

@@ -9,7 +9,8 @@
 //! 1. [`ExpertSpec`]: which network, how large, in which format.
 //! 2. [`Expert`], the trait, with [`Scratch`] for its intermediate rows and [`ExpertSource`] for
 //!    where experts come from.
-//! 3. [`SwigluExpert`], [`MlpExpert`], [`IdentityExpert`]: the networks.
+//! 3. [`SwigluExpert`] (with [`Clamp`], what some families do in its middle), [`MlpExpert`],
+//!    [`IdentityExpert`], [`ConstantExpert`], [`LatentExpert`]: the networks.
 //! 4. [`SharedExpert`]: the one that every token passes, with its own gate.
 //! 5. [`HomeExperts`]: the shared expert and the free ones, which a token's home computes itself.
 //! 6. [`ComputePool`]: which thread computes, decided by the estimated cost.
@@ -29,10 +30,13 @@
 
 #![forbid(unsafe_code)]
 
+mod clamp;
+mod constant;
 mod error;
 mod expert;
 mod home;
 mod identity;
+mod latent;
 mod mlp;
 mod pool;
 mod shared;
@@ -42,13 +46,16 @@ mod synthetic;
 #[cfg(test)]
 mod testing;
 
+pub use clamp::Clamp;
+pub use constant::ConstantExpert;
 pub use error::ExpertError;
 pub use expert::{Expert, ExpertSource, Scratch};
 pub use home::{HomeExperts, HomeRows, decode_rows};
 pub use identity::IdentityExpert;
+pub use latent::LatentExpert;
 pub use mlp::MlpExpert;
 pub use pool::{ComputePool, INLINE_NS, for_each_row_block};
 pub use shared::SharedExpert;
 pub use spec::{Activation, ExpertKind, ExpertSpec};
-pub use swiglu::SwigluExpert;
+pub use swiglu::{SwigluBiases, SwigluExpert};
 pub use synthetic::{synthetic_expert, synthetic_gate};

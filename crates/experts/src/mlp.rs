@@ -12,7 +12,8 @@ mod tests;
 /// `y = act(x Uᵀ + b) Dᵀ + c` with `U` `[ffn, hidden]` and `D` `[hidden, ffn]`; the biases are
 /// optional.
 ///
-/// In bf16, with `R` for rounding: `u = R(x Uᵀ + b)`, `h = R(act(u))`, `y = R(h Dᵀ + c)`.
+/// In bf16, with `R` for rounding: `u = R(x Uᵀ + b)`, `h = R(act(u))`, `y = R(h Dᵀ + c)`. A
+/// [scale](Self::scaled) other than 1 gives `R(scale · y)`.
 #[derive(Debug)]
 pub struct MlpExpert {
     up: PackedMatrix,
@@ -20,6 +21,7 @@ pub struct MlpExpert {
     down: PackedMatrix,
     down_bias: Option<Vec<f32>>,
     activation: Activation,
+    scale: f32,
     dtype: Format,
 }
 
@@ -53,8 +55,16 @@ impl MlpExpert {
             down,
             down_bias,
             activation,
+            scale: 1.0,
             dtype,
         })
+    }
+
+    /// The same network with its output multiplied by `scale`: 1 less the dropout of whole tokens
+    /// that it was trained with, say (NLLB-MoE).
+    #[must_use]
+    pub fn scaled(self, scale: f32) -> Self {
+        Self { scale, ..self }
     }
 }
 
@@ -88,12 +98,16 @@ impl Expert for MlpExpert {
             matmul(between, &self.down, y)?;
             add_bias(self.down_bias.as_deref(), y);
             round_to(self.dtype, y);
+            if self.scale != 1.0 {
+                y.iter_mut().for_each(|value| *value *= self.scale);
+                round_to(self.dtype, y);
+            }
         }
         Ok(())
     }
 }
 
-fn check_bias(
+pub(crate) fn check_bias(
     field: &'static str,
     bias: Option<&[f32]>,
     expected: usize,
@@ -109,7 +123,7 @@ fn check_bias(
 }
 
 /// Adds the bias to every row.
-fn add_bias(bias: Option<&[f32]>, rows: &mut [f32]) {
+pub(crate) fn add_bias(bias: Option<&[f32]>, rows: &mut [f32]) {
     let Some(bias) = bias else { return };
     for row in rows.chunks_exact_mut(bias.len()) {
         for (value, bias) in row.iter_mut().zip(bias) {

@@ -23,6 +23,8 @@ pub enum Activation {
     Gelu,
     /// GELU's tanh form: `"gelu_pytorch_tanh"`, also `"gelu_new"`.
     GeluTanh,
+    /// `max(x, 0)²`: `"relu2"`.
+    Relu2,
 }
 
 /// The shape of an expert's network.
@@ -61,6 +63,10 @@ impl Activation {
             Self::Relu => math::relu_slice(values),
             Self::Gelu => math::gelu_slice(values),
             Self::GeluTanh => math::gelu_tanh_slice(values),
+            Self::Relu2 => {
+                math::relu_slice(values);
+                values.iter_mut().for_each(|value| *value *= *value);
+            }
         }
     }
 
@@ -72,6 +78,7 @@ impl Activation {
             Self::Relu => "relu",
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::Relu2 => "relu2",
         }
     }
 }
@@ -91,10 +98,11 @@ impl FromStr for Activation {
             "relu" => Ok(Self::Relu),
             "gelu" => Ok(Self::Gelu),
             "gelu_pytorch_tanh" | "gelu_new" => Ok(Self::GeluTanh),
+            "relu2" => Ok(Self::Relu2),
             _ => Err(ExpertError::UnknownName {
                 field: "activation",
                 name: name.to_owned(),
-                expected: "silu, swish, relu, gelu, gelu_pytorch_tanh, gelu_new",
+                expected: "silu, swish, relu, relu2, gelu, gelu_pytorch_tanh, gelu_new",
             }),
         }
     }

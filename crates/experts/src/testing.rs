@@ -53,6 +53,7 @@ pub(crate) fn activate(activation: Activation, x: f32) -> f32 {
         Activation::Relu => math::relu(x),
         Activation::Gelu => math::gelu(x),
         Activation::GeluTanh => math::gelu_tanh(x),
+        Activation::Relu2 => math::relu(x) * math::relu(x),
     }
 }
 

@@ -54,6 +54,9 @@ pub enum Select {
     ScorePlusBias,
     /// The logit.
     Logit,
+    /// NLLB-MoE's two choices: the highest score first, then the highest logit among the other
+    /// experts. The two keys differ where scores were rounded.
+    SecondByLogit,
 }
 
 /// How a group's rank follows from its members' selection keys.
@@ -91,7 +94,7 @@ pub struct Groups {
 
 /// What is applied to the logits of the chosen experts to make gate weights. Anything but
 /// [`None`](Post::None) weighs by the logits, not by the scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Post {
     /// Weights are the scores of the chosen experts.
     None,
@@ -104,6 +107,13 @@ pub enum Post {
     Sigmoid {
         /// False rounds each weight to the model's format.
         f32: bool,
+    },
+    /// Phi-MoE's SparseMixer when it is not training: the weight of either choice is its softmax
+    /// over the experts that come near it, in the model's format throughout.
+    SparseMixer {
+        /// Experts whose distance from the best, relative to the larger of the best and their own
+        /// size, is at most `2 eps` count as near (`router_jitter_noise`).
+        eps: f32,
     },
 }
 
@@ -198,6 +208,7 @@ impl RouterConfig {
         if let Some(groups) = &self.groups {
             groups.validate(self.experts, self.top_k)?;
         }
+        self.check_pairs()?;
         if let Some(cap) = self.softcap {
             at_least(cap, f32::MIN_POSITIVE, "softcap", "a finite number above 0")?;
         }
@@ -222,13 +233,39 @@ impl RouterConfig {
         self.validate_kind()
     }
 
+    /// What the two routers ask for that make exactly two choices.
+    fn check_pairs(&self) -> Result<(), RoutingError> {
+        let name = match (self.select, self.post) {
+            (Select::SecondByLogit, _) => "second-by-logit",
+            (_, Post::SparseMixer { eps }) => {
+                at_least(eps, 0.0, "sparse mixer eps", "a finite number, 0 or more")?;
+                if self.select != Select::Logit {
+                    let found = format!("{:?}", self.select);
+                    let expected = "Logit, by which a sparse mixer chooses";
+                    return Err(RoutingError::config("select", found, expected));
+                }
+                "sparse mixer"
+            }
+            _ => return Ok(()),
+        };
+        if self.top_k != 2 {
+            let expected = format!("2, the choices of a {name} router");
+            return Err(RoutingError::config("top_k", self.top_k, expected));
+        }
+        if self.groups.is_some() {
+            let expected = format!("none, because a {name} router knows no groups");
+            return Err(RoutingError::config("groups", "some", expected));
+        }
+        Ok(())
+    }
+
     /// Whether norm and scale round to bf16: the weights that they are given were.
     pub(crate) fn weights_in_bf16(&self) -> bool {
         self.dtype == Format::Bf16
             && match (self.post, self.score) {
                 (Post::Softmax { f32 } | Post::Sigmoid { f32 }, _)
                 | (Post::None, Score::Softmax { f32 } | Score::Sigmoid { f32 }) => !f32,
-                (Post::None, Score::SqrtSoftplus) => true,
+                (Post::SparseMixer { .. }, _) | (Post::None, Score::SqrtSoftplus) => true,
                 (Post::None, Score::None) => self.logits == Logits::Model,
             }
     }

@@ -35,8 +35,9 @@
 //! ```
 //!
 //! Reading order: [`config`] (the shape of a router), [`gate`] (hidden states to logits),
-//! [`select`] (logits to choices), [`kinds`] (the rules that choose otherwise), [`route`] (the answer), [`mod@capacity`] and [`mod@admit`] (how
-//! many choices an expert takes, and which), [`ledger`] (what became of them), [`loss`] and
+//! [`select`] (logits to choices), [`kinds`] (the rules that choose otherwise), [`route`] (the
+//! answer), [`mod@capacity`] and [`mod@admit`] (how many choices an expert takes, and which),
+//! [`model_capacity`] (the rule that a model brings), [`ledger`] (what became of them), [`loss`] and
 //! [`balance`] (how even the load is), [`bias`] (the load steers the selection), [`noise`] (random
 //! numbers by place, not by order), [`depth`] (tokens that skip whole layers), [`error`].
 //!
@@ -56,6 +57,7 @@ pub mod gate;
 pub mod kinds;
 pub mod ledger;
 pub mod loss;
+pub mod model_capacity;
 pub mod noise;
 pub mod route;
 pub mod select;
@@ -79,6 +81,7 @@ pub use error::RoutingError;
 pub use gate::{Choices, Cosine, Gate, GateContext, Needs, ReplayStep};
 pub use kinds::SlotMix;
 pub use ledger::{ExpertCount, OverflowLedger};
+pub use model_capacity::{ModelAdmission, ModelCapacity, ModelChoices, Top2Capacity};
 pub use noise::{Noise, NoiseKey, Purpose};
 pub use route::{Fate, Route};
 pub use select::{SelectScratch, Selector};

@@ -6,6 +6,7 @@
 
 mod given;
 mod highest;
+mod pairs;
 mod steps;
 
 use expertmesh_kernels::{Format, math, round_bf16};
@@ -123,6 +124,9 @@ impl Selector {
             top,
         } = scratch;
         self.fill_keys(row, scores, keys);
+        if self.config.select == Select::SecondByLogit {
+            return pairs::second_by_logit(scores, row, experts);
+        }
         if let Some(groups) = &self.config.groups {
             keep_groups(groups, keys, limits, top);
             let members = keys.chunks_exact_mut(self.config.experts / groups.n);
@@ -139,6 +143,9 @@ impl Selector {
     /// Weights of the chosen `experts`, from the scores that [`choose`](Self::choose) left.
     fn weigh(&self, row: &[f32], experts: &[u32], weights: &mut [f32], scratch: &SelectScratch) {
         let config = &self.config;
+        if let Post::SparseMixer { eps } = config.post {
+            pairs::sparse_mixer(row, experts, eps, config.dtype, weights);
+        }
         let rounded = config.weights_in_bf16();
         let masked = config
             .groups
@@ -147,6 +154,7 @@ impl Selector {
         for (weight, &expert) in weights.iter_mut().zip(experts) {
             let expert = expert as usize;
             *weight = match (config.post, masked) {
+                (Post::SparseMixer { .. }, _) => *weight,
                 (Post::Softmax { .. }, _) => row[expert],
                 (Post::Sigmoid { .. }, _) => math::sigmoid(row[expert]),
                 (Post::None, Some(groups))

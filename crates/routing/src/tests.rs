@@ -20,6 +20,7 @@ mod noise;
 mod noisy_loss;
 mod oracle;
 mod overflow;
+mod pairs;
 mod policies;
 mod presets;
 mod reference;

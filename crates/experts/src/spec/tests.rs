@@ -7,6 +7,7 @@ fn names_parse_back() {
         Activation::Relu,
         Activation::Gelu,
         Activation::GeluTanh,
+        Activation::Relu2,
     ] {
         assert_eq!(
             activation.to_string().parse::<Activation>().unwrap(),
@@ -75,4 +76,7 @@ fn an_activation_applies_to_every_value() {
         // All four vanish at 0, approach x above it and 0 below it.
         assert!(values[0].abs() < 0.15 && values[1] == 0.0 && (values[2] - 3.0).abs() < 0.15);
     }
+    let mut values = [-3.0, 0.0, 3.0];
+    Activation::Relu2.apply(&mut values);
+    assert_eq!(values, [0.0, 0.0, 9.0]);
 }

@@ -36,7 +36,9 @@ impl Selector {
                 let key = |(score, bias): (&f32, &f32)| (score + bias).clamp(f32::MIN, f32::MAX);
                 keys.extend(scores.iter().zip(bias).map(key));
             }
-            (Select::Score, _) | (Select::ScorePlusBias, None) => keys.extend_from_slice(scores),
+            (Select::Score | Select::SecondByLogit, _) | (Select::ScorePlusBias, None) => {
+                keys.extend_from_slice(scores);
+            }
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) fn keys(config: &RouterConfig, logits: &[f32], bias: Option<&[f32]>) 
     };
     let mut keys = match config.select {
         Select::Score => scores.clone(),
-        Select::Logit => logits,
+        Select::Logit | Select::SecondByLogit => logits,
         Select::ScorePlusBias => {
             let bias = bias.expect("a router that selects by a bias has one");
             scores
@@ -107,6 +107,7 @@ pub(super) fn weights(
     let (mut weights, in_f32) = match config.post {
         Post::Softmax { f32 } => (softmax(&chosen), f32),
         Post::Sigmoid { f32 } => (chosen.iter().map(|&x| sigmoid(x)).collect(), f32),
+        Post::SparseMixer { .. } => unreachable!("tests/pairs.rs has its reference"),
         Post::None => {
             let fill = config.groups.filter(|groups| groups.weights_from_masked);
             let weigh = |&expert: &u32| match fill {
