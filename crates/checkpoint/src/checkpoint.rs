@@ -1,21 +1,23 @@
-//! A checkpoint directory, and one of its layers.
+//! A checkpoint directory, and the layers in it.
+
+mod layer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use expertmesh_experts::{
-    Expert, ExpertError, ExpertSource, ExpertSpec, SharedExpert, SwigluExpert,
-};
-use expertmesh_kernels::{Format, PackedMatrix};
-use expertmesh_routing::{Gate, RouterConfig};
+use expertmesh_experts::ExpertSpec;
+use expertmesh_kernels::Format;
+use expertmesh_routing::RouterConfig;
 
 use crate::config::Config;
 use crate::error::CheckpointError;
 use crate::families::{self, Model};
-use crate::layout::{Block, ExpertParts, Part};
-use crate::spec::{self, LayerSource, LayerSpec, LayerWeights, Weight};
+use crate::layout::{Block, Part, SharedParts};
+use crate::spec::{LayerSpec, LayerWeights, SharedSpec, Weight};
 use crate::store::Store;
-use crate::weights::{self, Measure};
+use crate::weights::{Measure, Reader};
+
+pub use layer::CheckpointLayer;
 
 /// A Hugging Face checkpoint: `config.json` beside `model.safetensors` or its shards.
 ///
@@ -27,15 +29,6 @@ pub struct Checkpoint {
     model_type: &'static str,
     model: Arc<Model>,
     store: Arc<Store>,
-}
-
-/// One layer of a [`Checkpoint`], for arithmetic in one number format.
-#[derive(Clone, Debug)]
-pub struct CheckpointLayer {
-    spec: LayerSpec,
-    model: Arc<Model>,
-    store: Arc<Store>,
-    block: Block,
 }
 
 // === impl Checkpoint ===
@@ -86,7 +79,8 @@ impl Checkpoint {
     ///
     /// BF16 weights stay BF16 in memory for either format; with [`Format::F32`] the arithmetic on
     /// them is f32, which is exact. F32 and F16 weights are rounded to bf16 for [`Format::Bf16`]
-    /// and kept exactly for [`Format::F32`].
+    /// and kept exactly for [`Format::F32`]; what a family keeps in F32 stays so. F8 weights are
+    /// multiplied by their scales and then treated as F32 ones; MXFP4 weights become BF16.
     ///
     /// # Errors
     /// No such layer, a layer without experts (both messages say which have some), or a tensor of
@@ -105,34 +99,37 @@ impl Checkpoint {
             return Err(CheckpointError::NotMoe { layer, moe_layers });
         }
         let block = Block::resolve(&model.names, layer, &self.store);
-        let weights = self.weigh(&block, Measure::Loaded(dtype))?;
+        let weights = self.weigh(layer, &block, Measure::Loaded(dtype))?;
+        let (sizes, router) = model.at(layer);
         let spec = LayerSpec {
             family: self.model_type.to_owned(),
             layer,
-            hidden: model.sizes.hidden,
-            ffn: model.sizes.ffn,
-            experts: model.sizes.experts,
-            top_k: model.router.top_k,
-            router: RouterConfig {
-                dtype,
-                ..model.router.clone()
-            },
+            hidden: sizes.hidden,
+            ffn: sizes.ffn,
+            experts: sizes.experts,
+            free_experts: sizes.free,
+            top_k: router.top_k,
+            router: RouterConfig { dtype, ..router },
             expert: ExpertSpec {
-                hidden: model.sizes.hidden,
-                ffn: model.sizes.ffn,
-                kind: model.kind,
-                activation: model.activation,
+                hidden: sizes.hidden,
+                ffn: sizes.ffn,
+                kind: model.form.kind(),
+                activation: model.form.activation(),
                 dtype,
             },
-            shared: model.shared,
+            weight_on_input: model.weight_on_input,
+            routed_scale: model.routed_scale,
+            capacity: model.capacity,
+            shared: self.shared_of(layer, &block),
             weights,
         };
-        Ok(CheckpointLayer {
+        Ok(CheckpointLayer::new(
             spec,
-            model: Arc::clone(model),
-            store: Arc::clone(&self.store),
+            sizes,
+            Arc::clone(model),
+            Arc::clone(&self.store),
             block,
-        })
+        ))
     }
 
     /// The sizes of the weights of MoE layer `layer`, after checking every tensor of it.
@@ -141,10 +138,19 @@ impl Checkpoint {
         layer: u32,
         measure: Measure,
     ) -> Result<LayerWeights, CheckpointError> {
-        self.weigh(
-            &Block::resolve(&self.model.names, layer, &self.store),
-            measure,
-        )
+        self.weigh(layer, &self.block(layer), measure)
+    }
+
+    /// The names of `layer`.
+    pub(crate) fn block(&self, layer: u32) -> Block {
+        Block::resolve(&self.model.names, layer, &self.store)
+    }
+
+    /// The shared expert of `layer`, if its files have one.
+    pub(crate) fn shared_of(&self, layer: u32, block: &Block) -> Option<SharedSpec> {
+        let (sizes, _) = self.model.at(layer);
+        let there = |shared: &SharedSpec| block.shared(sizes.hidden, shared.ffn).is_some();
+        self.model.shared.filter(there)
     }
 
     pub(crate) fn model(&self) -> &Model {
@@ -157,117 +163,53 @@ impl Checkpoint {
 
     /// Checks every tensor of a block and adds up its sizes: a run that would fail at the last
     /// expert fails here instead, before any weight is read.
-    fn weigh(&self, block: &Block, measure: Measure) -> Result<LayerWeights, CheckpointError> {
-        let sizes = self.model.sizes;
-        let weigh = |parts: &[&Part]| {
-            parts.iter().try_fold(Weight::default(), |sum, part| {
-                let bytes = weights::bytes(&self.store, part, measure)?;
-                Ok(sum.plus(Weight {
-                    parameters: part.elements(),
-                    bytes,
-                }))
-            })
+    fn weigh(
+        &self,
+        layer: u32,
+        block: &Block,
+        measure: Measure,
+    ) -> Result<LayerWeights, CheckpointError> {
+        let (sizes, _) = self.model.at(layer);
+        let reader = Reader {
+            store: &self.store,
+            fp8_block: self.model.fp8_block,
         };
-        let gate = weigh(&[&block.gate(sizes)])?;
+        let weigh = |parts: &mut dyn Iterator<Item = &Part>| {
+            let mut sum = Weight::default();
+            for part in parts {
+                sum = sum.plus(Weight {
+                    parameters: part.elements(),
+                    bytes: reader.bytes(part, measure)?,
+                });
+            }
+            Ok::<_, CheckpointError>(sum)
+        };
+        let gate = weigh(&mut block.gate_parts(sizes).iter())?;
         let mut expert = Weight::default();
         let mut experts = Weight::default();
-        for index in 0..sizes.experts {
-            let this = weigh(&block.expert(index, sizes).all())?;
+        for index in 0..sizes.routed() {
+            let this = weigh(&mut block.expert(index, sizes).all())?;
             experts = experts.plus(this);
             expert.parameters = this.parameters;
             expert.bytes = expert.bytes.max(this.bytes);
         }
-        let shared = self
-            .model
-            .shared
-            .and_then(|shared| block.shared(sizes.hidden, shared.ffn));
-        let shared = match &shared {
-            Some((parts, mix)) => {
-                let mut all = parts.all().to_vec();
-                all.extend(mix);
-                weigh(&all)?
+        let mut shared = match self.shared_of(layer, block) {
+            Some(spec) => {
+                let parts = block.shared(sizes.hidden, spec.ffn);
+                let parts = parts.iter().flat_map(SharedParts::all);
+                weigh(&mut parts.collect::<Vec<_>>().into_iter())?
             }
             None => Weight::default(),
         };
+        if let Some(projections) = block.latent(sizes) {
+            shared = shared.plus(weigh(&mut projections.iter())?);
+        }
         Ok(LayerWeights {
             gate,
             expert,
             experts,
             shared,
         })
-    }
-}
-
-// === impl CheckpointLayer ===
-
-impl CheckpointLayer {
-    fn matrix(&self, part: &Part) -> Result<PackedMatrix, CheckpointError> {
-        weights::matrix(&self.store, part, self.spec.expert.dtype)
-    }
-
-    fn swiglu(&self, parts: &ExpertParts, what: String) -> Result<SwigluExpert, CheckpointError> {
-        let gate = self.matrix(&parts.gate)?;
-        let up = self.matrix(&parts.up)?;
-        let down = self.matrix(&parts.down)?;
-        let ExpertSpec {
-            activation, dtype, ..
-        } = self.spec.expert;
-        SwigluExpert::new(gate, up, down, activation, dtype)
-            .map_err(|source| self.refused(what, source))
-    }
-
-    fn refused(&self, what: String, source: ExpertError) -> CheckpointError {
-        CheckpointError::Expert {
-            what,
-            layer: self.spec.layer,
-            source,
-        }
-    }
-}
-
-impl LayerSource for CheckpointLayer {
-    fn spec(&self) -> &LayerSpec {
-        &self.spec
-    }
-
-    fn gate(&self) -> Result<Gate, CheckpointError> {
-        let weight = self.matrix(&self.block.gate(self.model.sizes))?;
-        Gate::new(self.spec.router.clone(), weight, None, None).map_err(|source| {
-            CheckpointError::Gate {
-                layer: self.spec.layer,
-                source,
-            }
-        })
-    }
-
-    fn expert(&self, expert: usize) -> Result<Arc<dyn Expert>, CheckpointError> {
-        let experts = self.spec.experts;
-        if expert >= experts {
-            return Err(CheckpointError::NoSuchExpert { expert, experts });
-        }
-        let parts = self.block.expert(expert, self.model.sizes);
-        Ok(Arc::new(self.swiglu(&parts, format!("expert {expert}"))?))
-    }
-
-    fn shared(&self) -> Result<Option<Arc<SharedExpert>>, CheckpointError> {
-        let Some(shared) = self.spec.shared else {
-            return Ok(None);
-        };
-        let Some((parts, mix)) = self.block.shared(self.spec.hidden, shared.ffn) else {
-            return Ok(None);
-        };
-        let what = "shared expert";
-        let expert = Box::new(self.swiglu(&parts, what.to_owned())?);
-        let gate = mix.map(|mix| self.matrix(&mix)).transpose()?;
-        let built = SharedExpert::new(expert, gate, self.spec.expert.dtype)
-            .map_err(|source| self.refused(what.to_owned(), source))?;
-        Ok(Some(Arc::new(built)))
-    }
-}
-
-impl ExpertSource for CheckpointLayer {
-    fn load(&self, expert: usize) -> Result<Arc<dyn Expert>, ExpertError> {
-        spec::load(self, expert)
     }
 }
 

@@ -2,14 +2,23 @@
 //!
 //! A family is a table entry and a function from its configuration to a [`Model`]. A new one adds
 //! a module (or an entry in a kin's module) and its line in [`GROUPS`]; nothing else asks for a
-//! model type. Semantics follow the `transformers` library, 5.x.
+//! model type. Semantics follow the `transformers` library, 5.23; where a published configuration
+//! may leave a field out, the default is that of its configuration class.
 
+mod cohere;
+mod common;
+mod deepseek;
+mod dense_gate;
+mod granite;
+mod llama4;
 mod mixtral;
+mod openai;
 mod qwen;
+mod sigmoid;
+mod top2;
 
-use expertmesh_experts::{Activation, ExpertError, ExpertKind};
-use expertmesh_kernels::Format;
-use expertmesh_routing::RouterConfig;
+use expertmesh_experts::{Activation, Clamp, ExpertKind};
+use expertmesh_routing::{ModelCapacity, RouterConfig};
 
 use crate::config::Config;
 use crate::error::CheckpointError;
@@ -17,33 +26,60 @@ use crate::layout::{Names, Sizes};
 use crate::spec::SharedSpec;
 
 /// Every group of families that share a module.
-const GROUPS: &[&[Family]] = &[mixtral::FAMILIES, qwen::FAMILIES];
-
-// Above every published model by orders of magnitude, and low enough that no product of three
-// sizes and an element's bytes overflows 64 bits.
-const MAX_SIZE: usize = 1 << 20;
-const MAX_LAYERS: usize = 1 << 16;
+const GROUPS: &[&[Family]] = &[
+    cohere::FAMILIES,
+    deepseek::FAMILIES,
+    dense_gate::FAMILIES,
+    granite::FAMILIES,
+    llama4::FAMILIES,
+    mixtral::FAMILIES,
+    openai::FAMILIES,
+    qwen::FAMILIES,
+    sigmoid::FAMILIES,
+    top2::FAMILIES,
+];
 
 /// One value of `model_type`.
 pub(crate) struct Family {
     pub(crate) model_type: &'static str,
+    /// The objects of the configuration, outermost first, in which the text model's fields are.
+    pub(crate) nested: &'static [&'static str],
     /// Reads the family's fields.
     pub(crate) read: fn(&Config) -> Result<Model, CheckpointError>,
 }
 
-/// What a configuration says about its mixture-of-experts layers, the same for each of them.
+/// What a configuration says about its mixture-of-experts layers, the same for each of them unless
+/// `by_layer` says otherwise.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     pub(crate) sizes: Sizes,
     pub(crate) layers: u32,
     /// Ascending.
     pub(crate) moe_layers: Vec<u32>,
+    /// Sizes and choices of each layer, with experts or without, where layers differ; else empty.
+    pub(crate) by_layer: Vec<(Sizes, usize)>,
     /// With `dtype` to be replaced by the one asked for.
     pub(crate) router: RouterConfig,
-    pub(crate) kind: ExpertKind,
-    pub(crate) activation: Activation,
+    pub(crate) form: Form,
     pub(crate) shared: Option<SharedSpec>,
+    pub(crate) weight_on_input: bool,
+    pub(crate) routed_scale: f32,
+    pub(crate) capacity: Option<ModelCapacity>,
     pub(crate) names: Names,
+    /// Rows and columns that share a scale in F8 weights.
+    pub(crate) fp8_block: [usize; 2],
+}
+
+/// What an expert's network is, the same for routed and shared ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Form {
+    /// Gate, up and down projection.
+    Glu {
+        activation: Activation,
+        clamp: Clamp,
+    },
+    /// Up and down projection, and a factor on the output of routed experts.
+    Mlp { activation: Activation, scale: f32 },
 }
 
 /// The model type of `config` and its meaning.
@@ -60,7 +96,13 @@ pub(crate) fn read(config: &Config) -> Result<(&'static str, Model), CheckpointE
         .flat_map(|group| group.iter())
         .find(|family| family.model_type == found)
         .ok_or_else(|| config.wrong("model_type", format!("{found:?}"), one_of(&known())))?;
-    Ok((family.model_type, (family.read)(config)?))
+    let mut inner = None;
+    for name in family.nested {
+        inner = Some(inner.as_ref().unwrap_or(config).nested(name)?);
+    }
+    let mut model = (family.read)(inner.as_ref().unwrap_or(config))?;
+    model.fp8_block = common::fp8_block(config)?;
+    Ok((family.model_type, model))
 }
 
 /// The supported values of `model_type`, in alphabetical order.
@@ -75,53 +117,65 @@ fn one_of(known: &[&str]) -> String {
     format!("one of {}", known.join(", "))
 }
 
-// === fields that families share ===
+// === impl Family ===
 
-/// `hidden_size`, `num_hidden_layers`, the number of experts and of choices, and the experts'
-/// inner size under `ffn`.
-struct Common {
-    sizes: Sizes,
-    top_k: usize,
-    layers: u32,
-    activation: Activation,
-}
-
-fn common(config: &Config, ffn: &str) -> Result<Common, CheckpointError> {
-    const EXPERTS: &[&str] = &["num_experts", "num_local_experts"];
-    let experts = config.size(EXPERTS, MAX_SIZE)?;
-    let top_k = config.size(&["num_experts_per_tok"], MAX_SIZE)?;
-    if top_k > experts {
-        let expected = format!("at most {experts}, the number of experts");
-        return Err(config.wrong("num_experts_per_tok", top_k.to_string(), expected));
-    }
-    let sizes = Sizes {
-        hidden: config.size(&["hidden_size"], MAX_SIZE)?,
-        ffn: config.size(&[ffn], MAX_SIZE)?,
-        experts,
-    };
-    let layers = config.size(&["num_hidden_layers"], MAX_LAYERS)?;
-    let layers = u32::try_from(layers).unwrap_or(u32::MAX);
-    Ok(Common {
-        sizes,
-        top_k,
-        layers,
-        activation: activation(config, "hidden_act")?,
-    })
-}
-
-/// The activation that `field` names, spelled as in published configurations; silu where it is absent.
-fn activation(config: &Config, field: &str) -> Result<Activation, CheckpointError> {
-    let found = config.text(field)?.unwrap_or("silu");
-    found.parse().map_err(|error| match error {
-        ExpertError::UnknownName { expected, .. } => {
-            config.wrong(field, format!("{found:?}"), format!("one of {expected}"))
+impl Family {
+    /// A family whose fields are at the top of its configuration.
+    const fn new(
+        model_type: &'static str,
+        read: fn(&Config) -> Result<Model, CheckpointError>,
+    ) -> Self {
+        Self {
+            model_type,
+            nested: &[],
+            read,
         }
-        other => config.wrong(field, format!("{found:?}"), other.to_string()),
-    })
+    }
+
+    /// A family whose fields are in `text_config`.
+    const fn in_text_config(
+        model_type: &'static str,
+        read: fn(&Config) -> Result<Model, CheckpointError>,
+    ) -> Self {
+        Self {
+            model_type,
+            nested: &["text_config"],
+            read,
+        }
+    }
 }
 
-/// The number format of a model's router before one is asked for.
-const ANY_DTYPE: Format = Format::F32;
+// === impl Model ===
+
+impl Model {
+    /// Sizes and router of `layer`.
+    pub(crate) fn at(&self, layer: u32) -> (Sizes, RouterConfig) {
+        let mut router = self.router.clone();
+        let Some(&(sizes, top_k)) = self.by_layer.get(layer as usize) else {
+            return (self.sizes, router);
+        };
+        router.experts = sizes.experts;
+        router.top_k = top_k;
+        (sizes, router)
+    }
+}
+
+// === impl Form ===
+
+impl Form {
+    pub(crate) fn kind(self) -> ExpertKind {
+        match self {
+            Self::Glu { .. } => ExpertKind::Swiglu,
+            Self::Mlp { .. } => ExpertKind::Mlp,
+        }
+    }
+
+    pub(crate) fn activation(self) -> Activation {
+        match self {
+            Self::Glu { activation, .. } | Self::Mlp { activation, .. } => activation,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,11 @@
 //! What a checkpoint directory holds, without reading a weight.
 
+mod words;
+
 use std::ops::Range;
 use std::path::Path;
 
 use expertmesh_kernels::Format;
-use expertmesh_routing::{
-    GroupScore, Groups, Logits, Norm, Post, RouterConfig, Score, Select, WeightDtype,
-};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -22,14 +21,19 @@ const MAX_WORKERS: usize = 1 << 16;
 pub struct Inspection {
     /// `model_type` of `config.json`.
     pub model_type: String,
-    /// How the gate makes choices and weights, in words.
+    /// How the gate makes choices and weights, in words: clauses with semicolons between them.
     pub gate: String,
+    /// What is special about the experts and the sum of their results, in words; empty in most
+    /// families.
+    pub specials: Vec<String>,
     /// Length H of a token row.
     pub hidden: usize,
     /// Inner size of a routed expert.
     pub ffn: usize,
-    /// Routed experts of a layer.
+    /// Routed experts of a layer, free ones included; the most where layers differ.
     pub experts: usize,
+    /// How many of them are free: they hand rows back and have no weights.
+    pub free_experts: usize,
     /// Choices a token makes.
     pub top_k: usize,
     /// The experts' activation.
@@ -51,6 +55,8 @@ pub struct Inspection {
 pub struct LayerInspection {
     /// Its number.
     pub layer: u32,
+    /// What the names of its tensors begin with.
+    pub block: String,
     /// Why the layer cannot be used, if so: a missing tensor, say. Its weights then are all zero.
     pub problem: Option<String>,
     /// Weights as they are in the files.
@@ -91,6 +97,7 @@ pub fn describe(directory: &Path) -> Result<Inspection, CheckpointError> {
         let all = || {
             Ok::<_, CheckpointError>(LayerInspection {
                 layer,
+                block: checkpoint.block(layer).prefix().to_owned(),
                 problem: None,
                 stored: checkpoint.weigh_layer(layer, Measure::Stored)?,
                 f32: checkpoint.weigh_layer(layer, Measure::Loaded(Format::F32))?,
@@ -99,21 +106,29 @@ pub fn describe(directory: &Path) -> Result<Inspection, CheckpointError> {
         };
         all().unwrap_or_else(|error| LayerInspection {
             layer,
+            block: checkpoint.block(layer).prefix().to_owned(),
             problem: Some(error.to_string()),
             stored: LayerWeights::default(),
             f32: LayerWeights::default(),
             bf16: LayerWeights::default(),
         })
     };
+    let at = model.moe_layers.iter().map(|&layer| model.at(layer));
+    let (sizes, router) = at
+        .max_by_key(|(sizes, _)| sizes.experts)
+        .unwrap_or_else(|| (model.sizes, model.router.clone()));
+    let shared = |&layer: &u32| checkpoint.shared_of(layer, &checkpoint.block(layer));
     Ok(Inspection {
         model_type: checkpoint.model_type().to_owned(),
-        gate: words(&model.router),
-        hidden: model.sizes.hidden,
-        ffn: model.sizes.ffn,
-        experts: model.sizes.experts,
-        top_k: model.router.top_k,
-        activation: model.activation.to_string(),
-        shared: model.shared,
+        gate: words::gate(&router, model.capacity.as_ref()),
+        specials: words::specials(model, sizes),
+        hidden: sizes.hidden,
+        ffn: sizes.ffn,
+        experts: sizes.experts,
+        free_experts: sizes.free,
+        top_k: router.top_k,
+        activation: model.form.activation().to_string(),
+        shared: model.moe_layers.iter().find_map(shared),
         layers: model.layers,
         moe_layers: model.moe_layers.iter().map(layer).collect(),
         files: checkpoint.store().files(),
@@ -151,12 +166,15 @@ impl Inspection {
         let shared = heaviest(&mut loaded().map(|layer| layer.shared));
         let everywhere = loaded().fold(Weight::default(), |sum, layer| sum.plus(layer.expert));
 
+        let routed = self.experts.saturating_sub(self.free_experts);
         let (each, more) = (self.experts / workers, self.experts % workers);
         Ok((0..workers)
             .map(|worker| {
                 let first = worker * each + worker.min(more);
                 let experts = first..first + each + usize::from(worker < more);
-                let count = experts.len() as u64;
+                // Free experts are dealt out and weigh nothing.
+                let heavy = experts.start.min(routed)..experts.end.min(routed);
+                let count = heavy.len() as u64;
                 WorkerShare {
                     worker,
                     experts,
@@ -180,64 +198,6 @@ impl LayerInspection {
             Format::Bf16 => self.bf16,
         }
     }
-}
-
-/// A router as a sentence.
-fn words(router: &RouterConfig) -> String {
-    let logits = match router.logits {
-        Logits::Model => "logits in the model's format",
-        Logits::ModelThenF32 => "logits in the model's format, continued in f32",
-        Logits::F32 => "logits in f32",
-    };
-    let capped = router
-        .softcap
-        .map_or(String::new(), |cap| format!(", capped softly at {cap}"));
-    let score = match router.score {
-        Score::None => "",
-        Score::Softmax { .. } => ", softmax over all experts",
-        Score::Sigmoid { .. } => ", sigmoid of each",
-        Score::SqrtSoftplus => ", square root of softplus of each",
-    };
-    let key = match router.select {
-        Select::Score => "score",
-        Select::ScorePlusBias => "score plus bias",
-        Select::Logit => "logit",
-    };
-    let groups = router
-        .groups
-        .map_or(String::new(), |Groups { n, keep, by, .. }| {
-            let by = match by {
-                GroupScore::Max => "best expert".to_owned(),
-                GroupScore::Sum2 => "two best experts".to_owned(),
-                GroupScore::SumTop { n } => format!("{n} best experts"),
-            };
-            format!(" among the {keep} groups of {n} with the {by}")
-        });
-    let post = match router.post {
-        Post::None => "",
-        Post::Softmax { .. } => ", softmax over those",
-        Post::Sigmoid { .. } => ", sigmoid of those",
-    };
-    let norm = match router.norm {
-        Norm::None => "not normalised".to_owned(),
-        Norm::Sum { eps: 0.0 } => "divided by their sum".to_owned(),
-        Norm::Sum { eps } => format!("divided by their sum + {eps:e}"),
-        Norm::ClampSum { min } => format!("divided by their sum, at least {min:e}"),
-        Norm::PNorm { p } => format!("divided by their {p}-norm"),
-    };
-    let scale = match router.scale {
-        1.0 => String::new(),
-        scale => format!(", times {scale}"),
-    };
-    let format = match router.weight_dtype {
-        WeightDtype::F32 => "kept in f32",
-        WeightDtype::Model => "in the model's format",
-    };
-    format!(
-        "{logits}{capped}{score}; the {} highest by {key}{groups}{post}; \
-         weights {norm}{scale}, {format}",
-        router.top_k
-    )
 }
 
 #[cfg(test)]

@@ -1,25 +1,55 @@
 //! Where the matrices of a layer lie: tensor names, shapes, and the part that is one matrix.
 
-use crate::store::Store;
+mod block;
+mod network;
 
-/// The tensor names of a block. `{layer}` stands for the layer's number.
+pub(crate) use block::{Block, SharedParts};
+pub(crate) use network::Network;
+
+/// The tensor names of a block. Where several are listed, the first that the files have is used,
+/// and the first of all where they have none: the hub's name comes first, then that of a raw state
+/// dict of transformers 5, which `save_pretrained` does not write.
 ///
-/// The `raw_` fields are what a raw state dict of transformers 5 has where it differs from the
-/// hub's checkpoints; `save_pretrained` writes the hub's names.
+/// A name is relative to the block's prefix; a leading `../` goes up one part of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names {
-    /// What every name of the block begins with.
-    pub(crate) prefix: &'static str,
-    /// Used where the gate is not under `prefix`.
-    pub(crate) raw_prefix: Option<&'static str>,
+    /// What every name of the block begins with. `{layer}` stands for the layer's number.
+    pub(crate) prefixes: &'static [&'static str],
+    /// The same for the second tower of a model that has two.
+    pub(crate) second: Option<Tower>,
     /// The gate's weights `[E, H]`.
-    pub(crate) gate: &'static str,
+    pub(crate) gate: &'static [&'static str],
+    /// The gate's bias `[E]`, added to the product.
+    pub(crate) gate_bias: Option<&'static str>,
+    /// Whether the gate's weights are F32 in a bf16 model too.
+    pub(crate) gate_f32: bool,
+    /// The bias of the selection.
+    pub(crate) selection: Option<SelectionNames>,
     /// How the experts are stored.
-    pub(crate) experts: Layout,
-    /// Used where the file has the first tensor of this one.
-    pub(crate) raw_experts: Option<Layout>,
+    pub(crate) experts: &'static [Layout],
     /// The shared expert, where the family has one.
     pub(crate) shared: Option<SharedNames>,
+    /// Projections into the experts' rows and out of them.
+    pub(crate) latent: [&'static str; 2],
+}
+
+/// A decoder's blocks in a model that counts its encoder's layers first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tower {
+    /// The number that its layer 0 has.
+    pub(crate) first: u32,
+    /// As [`Names::prefixes`].
+    pub(crate) prefixes: &'static [&'static str],
+}
+
+/// The bias of a selection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SelectionNames {
+    pub(crate) names: &'static [&'static str],
+    /// Whether it is F32 in a bf16 model too.
+    pub(crate) f32: bool,
+    /// Whether it is stored `[1, E]` instead of `[E]`.
+    pub(crate) row: bool,
 }
 
 /// How the routed experts of a block are stored. Chosen by the family, never by shapes: `[E, F, H]`
@@ -32,29 +62,101 @@ pub(crate) enum Layout {
         up: &'static str,
         down: &'static str,
     },
+    /// Two matrices an expert, not gated: up `[F, H]`, down `[H, F]`, perhaps with biases.
+    PerExpertMlp {
+        up: &'static str,
+        down: &'static str,
+        biases: Option<[&'static str; 2]>,
+    },
     /// Two stacked tensors: `[E, 2F, H]`, an expert's gate rows before its up rows, and `[E, H, F]`.
     Stacked {
         gate_up: &'static str,
         down: &'static str,
+    },
+    /// Two stacked tensors, not gated: `[E, F, H]` and `[E, H, F]`.
+    StackedMlp {
+        up: &'static str,
+        down: &'static str,
+    },
+    /// Two stacked tensors as `x W` has them: `[E, H, 2F]`, gate columns before up columns or the
+    /// two in turns, and `[E, F, H]`. Biases are `[E, 2F]`, in the same order, and `[E, H]`.
+    Transposed {
+        gate_up: &'static str,
+        down: &'static str,
+        interleaved: bool,
+        biases: Option<[&'static str; 2]>,
+    },
+    /// Three tensors `[E F, H]`, expert after expert; the down matrix is stored transposed.
+    Rows {
+        gate: &'static str,
+        up: &'static str,
+        down: &'static str,
+    },
+    /// MXFP4 with gate and up rows in turns: blocks `[E, 2F, H/32, 16]` and scales `[E, 2F, H/32]`,
+    /// blocks `[E, H, F/32, 16]` and scales `[E, H, F/32]`, biases as for
+    /// [`Transposed`](Self::Transposed).
+    Mxfp4 {
+        gate_up: [&'static str; 2],
+        down: [&'static str; 2],
+        biases: [&'static str; 2],
     },
 }
 
 /// The tensor names of a shared expert.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SharedNames {
-    pub(crate) gate: &'static str,
-    pub(crate) up: &'static str,
-    pub(crate) down: &'static str,
+    pub(crate) layout: SharedLayout,
     /// The sigmoid gate `[1, H]` on the shared expert's output.
     pub(crate) mix: Option<&'static str>,
+    /// Whether files may leave the shared expert out, because it lies beside the block.
+    pub(crate) optional: bool,
+}
+
+/// How a shared expert is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SharedLayout {
+    /// Gate and up `[S, H]`, down `[H, S]`.
+    Glu {
+        gate: &'static str,
+        up: &'static str,
+        down: &'static str,
+    },
+    /// `[2S, H]`, the gate's rows before those of up, and `[H, S]`.
+    Halves {
+        gate_up: &'static str,
+        down: &'static str,
+    },
+    /// Up `[S, H]` and down `[H, S]`, not gated.
+    Mlp {
+        up: &'static str,
+        down: &'static str,
+    },
+    /// One row `[H]`, the same for every token.
+    Constant { row: &'static str },
 }
 
 /// The sizes that give the shapes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) hidden: usize,
     pub(crate) ffn: usize,
+    /// Logits of the gate: experts with weights and free ones.
     pub(crate) experts: usize,
+    /// Experts past those with weights, which hand rows back.
+    pub(crate) free: usize,
+    /// Values of the rows that the experts work on, where projections lead to them.
+    pub(crate) latent: Option<usize>,
+}
+
+/// How the elements of a part are written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// Numbers that are rounded to the model's format; or F8_E4M3 with scales beside them.
+    Plain,
+    /// Numbers that stay F32 in a bf16 model.
+    KeptF32,
+    /// MXFP4: 32 elements are 16 bytes, whose scale is in this tensor.
+    Mxfp4 { scales: String },
 }
 
 /// One matrix `[out, inner]` in nn.Linear layout inside a tensor.
@@ -65,170 +167,62 @@ pub(crate) struct Part {
     pub(crate) shape: Vec<usize>,
     /// What the dimensions are, for messages: `[num_experts, hidden_size]`.
     pub(crate) meaning: &'static str,
+    pub(crate) stored: Stored,
     /// Elements of the tensor before the matrix.
     pub(crate) skip: usize,
     pub(crate) out: usize,
     pub(crate) inner: usize,
+    /// Elements of the tensor from one output to the next, and from one inner position to the next.
+    pub(crate) strides: [usize; 2],
 }
 
-/// The three matrices of a SwiGLU expert.
-#[derive(Clone, Debug)]
-pub(crate) struct ExpertParts {
-    pub(crate) gate: Part,
-    pub(crate) up: Part,
-    pub(crate) down: Part,
-}
+// === impl Sizes ===
 
-/// A block's names once its prefix and layout are known.
-#[derive(Clone, Debug)]
-pub(crate) struct Block {
-    prefix: String,
-    names: Names,
-    layout: Layout,
+impl Sizes {
+    /// Experts with weights.
+    pub(crate) fn routed(&self) -> usize {
+        self.experts.saturating_sub(self.free)
+    }
+
+    /// Values of the rows that an expert works on.
+    pub(crate) fn row(&self) -> usize {
+        self.latent.unwrap_or(self.hidden)
+    }
 }
 
 // === impl Part ===
 
 impl Part {
-    fn matrix(tensor: String, out: usize, inner: usize, meaning: &'static str) -> Self {
+    /// A tensor that is one matrix.
+    pub(crate) fn matrix(tensor: String, out: usize, inner: usize, meaning: &'static str) -> Self {
         Self {
             tensor,
             shape: vec![out, inner],
             meaning,
+            stored: Stored::Plain,
             skip: 0,
             out,
             inner,
+            strides: [inner, 1],
         }
+    }
+
+    /// A tensor that is one vector `[len]`.
+    pub(crate) fn vector(tensor: String, len: usize, meaning: &'static str) -> Self {
+        Self {
+            shape: vec![len],
+            ..Self::matrix(tensor, len, 1, meaning)
+        }
+    }
+
+    /// Whether the matrix is one run of elements in its own order.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.strides == [self.inner, 1]
     }
 
     /// Elements of the matrix.
     pub(crate) fn elements(&self) -> u64 {
-        elements(self.out, self.inner)
+        // Sizes are bounded where the configuration is read.
+        (self.out as u64).saturating_mul(self.inner as u64)
     }
-}
-
-/// `out * inner` as a parameter count; sizes are bounded where the configuration is read.
-fn elements(out: usize, inner: usize) -> u64 {
-    (out as u64).saturating_mul(inner as u64)
-}
-
-// === impl ExpertParts ===
-
-impl ExpertParts {
-    pub(crate) fn all(&self) -> [&Part; 3] {
-        [&self.gate, &self.up, &self.down]
-    }
-}
-
-// === impl Block ===
-
-impl Block {
-    /// Finds out which of a family's spellings `layer` has in `store`. Where none is there it
-    /// answers with the hub's, so that a message about a missing tensor names what users know.
-    pub(crate) fn resolve(names: &Names, layer: u32, store: &Store) -> Self {
-        let numbered_layer = |prefix: &str| prefix.replace("{layer}", &layer.to_string());
-        let has_gate = |prefix: &String| store.contains(&format!("{prefix}{}", names.gate));
-        let hub = numbered_layer(names.prefix);
-        let raw = names.raw_prefix.map(numbered_layer);
-        let prefix = if has_gate(&hub) {
-            hub
-        } else {
-            raw.filter(has_gate).unwrap_or(hub)
-        };
-        let present = |layout: &Layout| {
-            store.contains(&match layout {
-                Layout::PerExpert { gate, .. } => numbered(&prefix, gate, 0),
-                Layout::Stacked { gate_up, .. } => format!("{prefix}{gate_up}"),
-            })
-        };
-        let layout = names.raw_experts.filter(present).unwrap_or(names.experts);
-        Self {
-            prefix,
-            names: *names,
-            layout,
-        }
-    }
-
-    /// The gate's matrix `[E, H]`.
-    pub(crate) fn gate(&self, sizes: Sizes) -> Part {
-        let tensor = format!("{}{}", self.prefix, self.names.gate);
-        Part::matrix(
-            tensor,
-            sizes.experts,
-            sizes.hidden,
-            "[experts, hidden_size]",
-        )
-    }
-
-    /// The matrices of routed expert `expert`.
-    pub(crate) fn expert(&self, expert: usize, sizes: Sizes) -> ExpertParts {
-        let Sizes {
-            hidden,
-            ffn,
-            experts,
-        } = sizes;
-        match self.layout {
-            Layout::PerExpert { gate, up, down } => {
-                let wide = |name| {
-                    let tensor = numbered(&self.prefix, name, expert);
-                    Part::matrix(tensor, ffn, hidden, "[expert ffn size, hidden_size]")
-                };
-                let tensor = numbered(&self.prefix, down, expert);
-                ExpertParts {
-                    gate: wide(gate),
-                    up: wide(up),
-                    down: Part::matrix(tensor, hidden, ffn, "[hidden_size, expert ffn size]"),
-                }
-            }
-            Layout::Stacked { gate_up, down } => {
-                let half = |which: usize| Part {
-                    tensor: format!("{}{gate_up}", self.prefix),
-                    shape: vec![experts, 2 * ffn, hidden],
-                    meaning: "[experts, 2 * expert ffn size, hidden_size]",
-                    skip: (2 * expert + which)
-                        .saturating_mul(ffn)
-                        .saturating_mul(hidden),
-                    out: ffn,
-                    inner: hidden,
-                };
-                ExpertParts {
-                    gate: half(0),
-                    up: half(1),
-                    down: Part {
-                        tensor: format!("{}{down}", self.prefix),
-                        shape: vec![experts, hidden, ffn],
-                        meaning: "[experts, hidden_size, expert ffn size]",
-                        skip: expert.saturating_mul(hidden).saturating_mul(ffn),
-                        out: hidden,
-                        inner: ffn,
-                    },
-                }
-            }
-        }
-    }
-
-    /// The matrices of the shared expert of `ffn` units, and its sigmoid gate.
-    pub(crate) fn shared(&self, hidden: usize, ffn: usize) -> Option<(ExpertParts, Option<Part>)> {
-        let names = self.names.shared?;
-        let name = |tail: &str| format!("{}{tail}", self.prefix);
-        let wide = |tail| Part::matrix(name(tail), ffn, hidden, "[shared ffn size, hidden_size]");
-        let parts = ExpertParts {
-            gate: wide(names.gate),
-            up: wide(names.up),
-            down: Part::matrix(
-                name(names.down),
-                hidden,
-                ffn,
-                "[hidden_size, shared ffn size]",
-            ),
-        };
-        let mix = names
-            .mix
-            .map(|tail| Part::matrix(name(tail), 1, hidden, "[1, hidden_size]"));
-        Some((parts, mix))
-    }
-}
-
-fn numbered(prefix: &str, name: &str, expert: usize) -> String {
-    format!("{prefix}{}", name.replace("{expert}", &expert.to_string()))
 }

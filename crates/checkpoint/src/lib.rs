@@ -48,7 +48,7 @@ mod write;
 pub use checkpoint::{Checkpoint, CheckpointLayer};
 pub use error::CheckpointError;
 pub use inspect::{Inspection, LayerInspection, WorkerShare, describe};
-pub use spec::{LayerSource, LayerSpec, LayerWeights, SharedSpec, Weight};
+pub use spec::{Combine, LayerSource, LayerSpec, LayerWeights, SharedKind, SharedSpec, Weight};
 pub use synthetic::{SyntheticLayer, SyntheticSpec};
 pub use tensors::TensorFile;
 pub use write::{NamedTensor, TensorData, write};

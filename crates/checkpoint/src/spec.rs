@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use expertmesh_experts::{Expert, ExpertError, ExpertSpec, HomeExperts, SharedExpert};
-use expertmesh_routing::{Gate, RouterConfig};
+use expertmesh_routing::{Gate, ModelCapacity, RouterConfig};
 use serde::Serialize;
 
 use crate::error::CheckpointError;
@@ -19,14 +19,25 @@ pub struct LayerSpec {
     pub hidden: usize,
     /// Inner size of a routed expert; 0 for identity experts.
     pub ffn: usize,
-    /// Number of routed experts E.
+    /// Number of routed experts E: logits of the gate, free experts included.
     pub experts: usize,
+    /// How many of them are free, the last ones: they hand their rows back, and no worker need
+    /// hold them.
+    pub free_experts: usize,
     /// Choices a token makes, k.
     pub top_k: usize,
     /// The router.
     pub router: RouterConfig,
     /// The routed experts.
     pub expert: ExpertSpec,
+    /// Whether gate weights multiply the experts' input, `FFN(R(x w))`, and results are then added
+    /// up with weight 1.
+    pub weight_on_input: bool,
+    /// Multiplies the sum over the routed experts, once it is rounded, before the shared expert is
+    /// added; 1 in most families.
+    pub routed_scale: f32,
+    /// The model's own capacity rule, where it has one.
+    pub capacity: Option<ModelCapacity>,
     /// The shared expert, where there is one.
     pub shared: Option<SharedSpec>,
     /// What the layer's weights amount to, loaded for `router.dtype`.
@@ -40,6 +51,33 @@ pub struct SharedSpec {
     pub ffn: usize,
     /// Whether its output is multiplied by the sigmoid of a gate of its own.
     pub gated: bool,
+    /// Which network it is.
+    pub kind: SharedKind,
+    /// How its output and that of the routed experts become one.
+    pub combine: Combine,
+}
+
+/// The network of a shared expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SharedKind {
+    /// Gate, up and down projection.
+    Glu,
+    /// Up and down projection.
+    Mlp,
+    /// One row for every token: a bias on the block's output. Its inner size is 0.
+    Constant,
+}
+
+/// How a block adds up its shared and its routed experts, both rounded to the model's format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Combine {
+    /// `R(routed + shared)`.
+    #[default]
+    Sum,
+    /// `R(routed + shared) / 2`.
+    Average,
 }
 
 /// Size of weights.
@@ -54,13 +92,14 @@ pub struct Weight {
 /// Size of the parts of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LayerWeights {
-    /// The gate.
+    /// The gate, with its biases.
     pub gate: Weight,
     /// One routed expert, the largest where they differ in number format.
     pub expert: Weight,
     /// All routed experts.
     pub experts: Weight,
-    /// The shared expert with its gate; zero where there is none.
+    /// What every worker holds beside its experts: the shared expert with its gate, and projections
+    /// that the routed experts have in common; zero where there is none.
     pub shared: Weight,
 }
 
@@ -76,7 +115,9 @@ pub trait LayerSource: Send + Sync {
     /// Weights that are missing or do not fit.
     fn gate(&self) -> Result<Gate, CheckpointError>;
 
-    /// Loads routed expert `expert`.
+    /// Loads routed expert `expert`; a free one is an [`IdentityExpert`].
+    ///
+    /// [`IdentityExpert`]: expertmesh_experts::IdentityExpert
     ///
     /// # Errors
     /// No such expert, or weights that are missing or do not fit.
@@ -112,6 +153,16 @@ pub(crate) fn load(
             source: Box::new(other),
         },
     })
+}
+
+// === impl LayerSpec ===
+
+impl LayerSpec {
+    /// Experts with weights, the first ones.
+    #[must_use]
+    pub fn routed_experts(&self) -> usize {
+        self.experts.saturating_sub(self.free_experts)
+    }
 }
 
 // === impl LayerWeights ===

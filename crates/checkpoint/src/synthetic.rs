@@ -97,6 +97,7 @@ impl SyntheticLayer {
                 hidden,
                 ffn,
                 experts,
+                free_experts: 0,
                 top_k,
                 router: RouterConfig::mixtral(experts, top_k, dtype),
                 expert: ExpertSpec {
@@ -106,6 +107,9 @@ impl SyntheticLayer {
                     activation,
                     dtype,
                 },
+                weight_on_input: false,
+                routed_scale: 1.0,
+                capacity: None,
                 shared: None,
                 weights: LayerWeights {
                     gate: weight(experts * hidden),

@@ -71,8 +71,8 @@ pub struct ModelAdmission {
     pub capacity: u64,
     /// `[T, k]`: whether the expert computes the choice.
     pub kept: Vec<bool>,
-    /// `[T, k]`: the gate weights after the rule. That of a choice that was not kept is what it
-    /// would have been, and counts for nothing.
+    /// `[T, k]`: the gate weights after the rule. [`ModelCapacity::PerSequence`] leaves them as they
+    /// were; [`ModelCapacity::Top2`] gives choices that were not kept the weight 0.
     pub weights: Vec<f32>,
 }
 
@@ -154,6 +154,9 @@ impl ModelCapacity {
         for (pair, kept) in weights.chunks_exact_mut(2).zip(kept.chunks_exact(2)) {
             let counts = |slot: usize| norm_before_drop || kept[slot];
             normalise(pair, [counts(0), counts(1)], choices.dtype);
+            for (weight, _) in pair.iter_mut().zip(kept).filter(|(_, kept)| !**kept) {
+                *weight = 0.0;
+            }
         }
         ModelAdmission {
             capacity,

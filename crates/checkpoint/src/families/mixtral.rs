@@ -1,49 +1,49 @@
-//! Mixtral: every layer has experts, `w1` and `w3` are gate and up, gate weights stay in f32.
+//! Mixtral and those with its names: MiniMax (the same block), Phi-MoE (another router).
 
-use expertmesh_experts::ExpertKind;
-use expertmesh_routing::RouterConfig;
+use expertmesh_routing::{Norm, Post, RouterConfig, Score, Select, WeightDtype};
 
-use super::{ANY_DTYPE, Common, Family, Model, common};
+use super::common::{Common, FIELDS, MIXTRAL_NAMES};
+use super::{Family, Model};
 use crate::config::Config;
 use crate::error::CheckpointError;
-use crate::layout::{Layout, Names};
+use crate::layout::Names;
 
-pub(super) const FAMILIES: &[Family] = &[Family {
-    model_type: "mixtral",
-    read,
-}];
+pub(super) const FAMILIES: &[Family] = &[
+    Family::new("mixtral", mixtral),
+    // What differs is the residual, outside the block.
+    Family::new("minimax", mixtral),
+    Family::new("phimoe", phimoe),
+];
 
-const NAMES: Names = Names {
-    prefix: "model.layers.{layer}.block_sparse_moe.",
-    raw_prefix: Some("model.layers.{layer}.mlp."),
-    gate: "gate.weight",
-    experts: Layout::PerExpert {
-        gate: "experts.{expert}.w1.weight",
-        up: "experts.{expert}.w3.weight",
-        down: "experts.{expert}.w2.weight",
-    },
-    raw_experts: Some(Layout::Stacked {
-        gate_up: "experts.gate_up_proj",
-        down: "experts.down_proj",
-    }),
-    shared: None,
-};
+/// Every layer has experts, gate weights stay in f32.
+fn mixtral(config: &Config) -> Result<Model, CheckpointError> {
+    let common = Common::read(config, FIELDS)?;
+    Ok(common.model(common.router(), MIXTRAL_NAMES))
+}
 
-fn read(config: &Config) -> Result<Model, CheckpointError> {
-    let Common {
-        sizes,
-        top_k,
-        layers,
-        activation,
-    } = common(config, "intermediate_size")?;
-    Ok(Model {
-        sizes,
-        layers,
-        moe_layers: (0..layers).collect(),
-        router: RouterConfig::mixtral(sizes.experts, top_k, ANY_DTYPE),
-        kind: ExpertKind::Swiglu,
-        activation,
-        shared: None,
-        names: NAMES,
-    })
+/// SparseMixer routing, which makes two choices and works in the model's format throughout.
+fn phimoe(config: &Config) -> Result<Model, CheckpointError> {
+    let common = Common::read(config, FIELDS)?;
+    if common.top_k != 2 {
+        let found = common.top_k.to_string();
+        let expected = "2, the choices of a sparse mixer";
+        return Err(config.wrong("num_experts_per_tok", found, expected));
+    }
+    let eps = config.number_or("router_jitter_noise", 0.01)?;
+    if eps < 0.0 {
+        return Err(config.wrong("router_jitter_noise", eps.to_string(), "0 or more"));
+    }
+    let router = RouterConfig {
+        score: Score::None,
+        select: Select::Logit,
+        post: Post::SparseMixer { eps },
+        norm: Norm::None,
+        weight_dtype: WeightDtype::Model,
+        ..common.router()
+    };
+    let names = Names {
+        gate: &["gate.weight", "router.weight"],
+        ..MIXTRAL_NAMES
+    };
+    Ok(common.model(router, names))
 }

@@ -1,105 +1,156 @@
-//! OLMoE, Qwen2-MoE and Qwen3-MoE: one router, with `norm_topk_prob` deciding on the division by
-//! the sum, and gate weights in the model's format. Qwen2-MoE adds a shared expert.
+//! OLMoE, Qwen-MoE and their kin: one router, with `norm_topk_prob` deciding on the division by the
+//! sum, and gate weights in the model's format. Qwen2-MoE and Qwen3-Next add a shared expert with a
+//! gate of its own.
 
-use expertmesh_experts::ExpertKind;
 use expertmesh_routing::RouterConfig;
 
-use super::{ANY_DTYPE, Common, Family, MAX_LAYERS, MAX_SIZE, Model, common};
+use super::common::{
+    ANY_DTYPE, Common, FIELDS, Fields, LANGUAGE_MODEL, MAX_LAYERS, MAX_SIZE, MOE_FIELDS, NAMES,
+    PROJECTIONS, SHARED_EXPERT, STACKED, sparse_layers, stepped_layers,
+};
+use super::{Family, Model};
 use crate::config::Config;
 use crate::error::CheckpointError;
 use crate::layout::{Layout, Names, SharedNames};
-use crate::spec::SharedSpec;
+use crate::spec::{Combine, SharedKind, SharedSpec};
 
 pub(super) const FAMILIES: &[Family] = &[
-    Family {
-        model_type: "olmoe",
-        read: olmoe,
-    },
-    Family {
-        model_type: "qwen2_moe",
-        read: qwen2_moe,
-    },
-    Family {
-        model_type: "qwen3_moe",
-        read: qwen3_moe,
-    },
+    Family::new("flex_olmo", olmoe),
+    Family::new("jamba", jamba),
+    Family::new("mellum", mellum),
+    Family::new("olmoe", olmoe),
+    Family::new("qwen2_moe", qwen2_moe),
+    Family::new("qwen3_moe", qwen3_moe),
+    Family::new("qwen3_next", qwen3_next),
+    Family::in_text_config("qwen3_5_moe", qwen3_5_moe),
+    Family::new("qwen3_5_moe_text", qwen3_5_moe),
+    Family::in_text_config("qwen3_vl_moe", qwen3_vl_moe),
+    Family::new("qwen3_vl_moe_text", qwen3_vl_moe),
 ];
 
-const NAMES: Names = Names {
-    prefix: "model.layers.{layer}.mlp.",
-    raw_prefix: None,
-    gate: "gate.weight",
-    experts: Layout::PerExpert {
-        gate: "experts.{expert}.gate_proj.weight",
-        up: "experts.{expert}.up_proj.weight",
-        down: "experts.{expert}.down_proj.weight",
-    },
-    raw_experts: Some(Layout::Stacked {
-        gate_up: "experts.gate_up_proj",
-        down: "experts.down_proj",
-    }),
-    shared: None,
+const SHARED: SharedNames = SharedNames {
+    mix: Some("shared_expert_gate.weight"),
+    ..SHARED_EXPERT
 };
 
-const SHARED: SharedNames = SharedNames {
-    gate: "shared_expert.gate_proj.weight",
-    up: "shared_expert.up_proj.weight",
-    down: "shared_expert.down_proj.weight",
-    mix: Some("shared_expert_gate.weight"),
+/// Stacked as `x W` has them, gate columns first.
+const STACKED_FOR_X_W: Layout = Layout::Transposed {
+    gate_up: "experts.gate_up_proj",
+    down: "experts.down_proj",
+    interleaved: false,
+    biases: None,
 };
 
 fn olmoe(config: &Config) -> Result<Model, CheckpointError> {
-    let common = common(config, "intermediate_size")?;
-    let moe_layers = (0..common.layers).collect();
-    model(config, common, moe_layers)
+    model(config, FIELDS, false)
 }
 
 fn qwen3_moe(config: &Config) -> Result<Model, CheckpointError> {
-    // `intermediate_size` is the dense layers' size in this family.
-    let common = common(config, "moe_intermediate_size")?;
-    let moe_layers = sparse_layers(config, common.layers)?;
-    model(config, common, moe_layers)
+    // False in the code; published configurations state true.
+    let model = model(config, MOE_FIELDS, false)?;
+    Ok(Model {
+        moe_layers: stepped_layers(config, model.layers, &[])?,
+        ..model
+    })
 }
 
 fn qwen2_moe(config: &Config) -> Result<Model, CheckpointError> {
-    let ffn = config.size(&["shared_expert_intermediate_size"], MAX_SIZE)?;
+    let model = qwen3_moe(config)?;
+    with_shared(config, model)
+}
+
+fn qwen3_next(config: &Config) -> Result<Model, CheckpointError> {
+    let model = model(config, MOE_FIELDS, true)?;
+    let model = Model {
+        moe_layers: stepped_layers(config, model.layers, &[])?,
+        ..model
+    };
+    with_shared(config, model)
+}
+
+/// Always normalised, experts in every layer.
+fn qwen3_5_moe(config: &Config) -> Result<Model, CheckpointError> {
+    let model = with_shared(config, normalised(config, MOE_FIELDS)?)?;
     Ok(Model {
-        shared: Some(SharedSpec { ffn, gated: true }),
         names: Names {
-            shared: Some(SHARED),
+            prefixes: LANGUAGE_MODEL,
+            experts: &[PROJECTIONS, STACKED],
+            ..model.names
+        },
+        ..model
+    })
+}
+
+/// Always normalised.
+fn qwen3_vl_moe(config: &Config) -> Result<Model, CheckpointError> {
+    let model = normalised(config, MOE_FIELDS)?;
+    Ok(Model {
+        moe_layers: stepped_layers(config, model.layers, &[])?,
+        names: Names {
+            prefixes: LANGUAGE_MODEL,
+            experts: &[STACKED_FOR_X_W],
             ..NAMES
         },
-        ..qwen3_moe(config)?
+        ..model
     })
 }
 
-fn model(config: &Config, common: Common, moe_layers: Vec<u32>) -> Result<Model, CheckpointError> {
-    let Common {
-        sizes,
-        top_k,
-        layers,
-        activation,
-    } = common;
-    // False in the code of all three; published Qwen3 configurations state true.
-    let norm = config.flag_or("norm_topk_prob", false)?;
+fn mellum(config: &Config) -> Result<Model, CheckpointError> {
+    let model = model(config, MOE_FIELDS, true)?;
     Ok(Model {
-        sizes,
-        layers,
-        moe_layers,
-        router: RouterConfig::olmoe(sizes.experts, top_k, norm, ANY_DTYPE),
-        kind: ExpertKind::Swiglu,
-        activation,
-        shared: None,
-        names: NAMES,
+        moe_layers: sparse_layers(config, model.layers, 0)?,
+        ..model
     })
 }
 
-/// Layer i has experts iff it is not in `mlp_only_layers` and `decoder_sparse_step` divides i + 1.
-fn sparse_layers(config: &Config, layers: u32) -> Result<Vec<u32>, CheckpointError> {
-    let dense = config.layers("mlp_only_layers")?;
-    let step = config.size_or("decoder_sparse_step", 1, MAX_LAYERS)?;
-    let step = u32::try_from(step).unwrap_or(u32::MAX);
-    Ok((0..layers)
-        .filter(|i| !dense.contains(i) && (i + 1).is_multiple_of(step))
-        .collect())
+/// Never normalised; layer i has experts iff i mod `expert_layer_period` is `expert_layer_offset`.
+fn jamba(config: &Config) -> Result<Model, CheckpointError> {
+    let common = Common::read(config, FIELDS)?;
+    let router = RouterConfig::olmoe(common.sizes.experts, common.top_k, false, ANY_DTYPE);
+    let period = config.size_or("expert_layer_period", 2, MAX_LAYERS)? as u64;
+    let offset = config.count_or(&["expert_layer_offset"], 1, MAX_LAYERS)? as u64;
+    let names = Names {
+        prefixes: &["model.layers.{layer}.feed_forward."],
+        gate: &["router.weight"],
+        ..NAMES
+    };
+    let model = common.model(router, names);
+    let has_experts = |layer: &u32| u64::from(*layer) % period == offset;
+    Ok(Model {
+        moe_layers: (0..model.layers).filter(has_experts).collect(),
+        ..model
+    })
+}
+
+/// A model whose `norm_topk_prob` decides, with a default for an absent field.
+fn model(config: &Config, fields: Fields, default: bool) -> Result<Model, CheckpointError> {
+    let common = Common::read(config, fields)?;
+    let norm = config.flag_or("norm_topk_prob", default)?;
+    let router = RouterConfig::olmoe(common.sizes.experts, common.top_k, norm, ANY_DTYPE);
+    Ok(common.model(router, NAMES))
+}
+
+/// A model that normalises whatever its configuration says.
+fn normalised(config: &Config, fields: Fields) -> Result<Model, CheckpointError> {
+    let common = Common::read(config, fields)?;
+    let router = RouterConfig::olmoe(common.sizes.experts, common.top_k, true, ANY_DTYPE);
+    Ok(common.model(router, NAMES))
+}
+
+/// Adds the shared expert with its sigmoid gate.
+fn with_shared(config: &Config, model: Model) -> Result<Model, CheckpointError> {
+    let ffn = config.size(&["shared_expert_intermediate_size"], MAX_SIZE)?;
+    Ok(Model {
+        shared: Some(SharedSpec {
+            ffn,
+            gated: true,
+            kind: SharedKind::Glu,
+            combine: Combine::Sum,
+        }),
+        names: Names {
+            shared: Some(SHARED),
+            ..model.names
+        },
+        ..model
+    })
 }

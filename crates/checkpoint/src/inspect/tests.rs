@@ -1,14 +1,16 @@
+use expertmesh_routing::{GroupScore, Groups, Logits, Norm, RouterConfig, Score, Select};
+
 use super::*;
 
 #[test]
 fn a_router_reads_as_a_sentence() {
     assert_eq!(
-        words(&RouterConfig::mixtral(8, 2, Format::F32)),
+        words::gate(&RouterConfig::mixtral(8, 2, Format::F32), None),
         "logits in the model's format, softmax over all experts; the 2 highest by score; \
          weights divided by their sum, kept in f32"
     );
     assert_eq!(
-        words(&RouterConfig::olmoe(64, 8, false, Format::F32)),
+        words::gate(&RouterConfig::olmoe(64, 8, false, Format::F32), None),
         "logits in the model's format, softmax over all experts; the 8 highest by score; \
          weights not normalised, in the model's format"
     );
@@ -28,7 +30,7 @@ fn a_router_reads_as_a_sentence() {
         ..RouterConfig::mixtral(256, 8, Format::F32)
     };
     assert_eq!(
-        words(&grouped),
+        words::gate(&grouped, None),
         "logits in f32, sigmoid of each; the 8 highest by score plus bias among the 4 groups of \
          8 with the two best experts; weights divided by their sum + 1e-20, times 2.5, kept in f32"
     );

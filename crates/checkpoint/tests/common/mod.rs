@@ -8,9 +8,42 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+/// Cases whose weights are all BF16 in one layout, experts and gate by name.
 pub(crate) const FAMILIES: [&str; 4] = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"];
 
-/// The directory of a committed golden case: a checkpoint with layer 1 of 2.
+/// Every committed case.
+pub(crate) const CASES: [&str; 23] = [
+    "dbrx",
+    "deepseek_v2_greedy",
+    "deepseek_v3",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "gpt_oss",
+    "gpt_oss_mxfp4",
+    "granitemoe",
+    "hunyuan_v1_moe",
+    "jamba",
+    "jetmoe",
+    "lfm2_moe",
+    "llama4",
+    "minimax_m2",
+    "mixtral",
+    "nemotron_h",
+    "nllb_moe",
+    "olmoe",
+    "phimoe",
+    "qwen2_moe",
+    "qwen3_moe",
+    "qwen3_next",
+    "switch_transformers",
+];
+
+/// The layer that a case holds.
+pub(crate) fn layer_of(case: &str) -> u32 {
+    u32::from(case != "nllb_moe")
+}
+
+/// The directory of a committed golden case: a checkpoint with one layer of two.
 pub(crate) fn golden(case: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/goldens")).join(case)
 }
