@@ -270,7 +270,7 @@ fn tensors_that_do_not_fit_are_named_with_both_sides() {
     let whole = with(&|tensors| tensors.0.get_mut(up).unwrap().0 = Dtype::I16);
     let said = layer_error(whole.path());
     assert!(
-        said.ends_with("is I16, expected BF16, F16 or F32") && said.contains(up),
+        said.ends_with("is I16, expected BF16, F16, F32 or F8_E4M3") && said.contains(up),
         "{said}"
     );
 }

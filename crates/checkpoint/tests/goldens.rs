@@ -102,8 +102,9 @@ impl Case {
         }
     }
 
-    /// The block one token and one choice at a time, in slot order.
-    fn output(&self, route: &Route, admitted: &ModelAdmission) -> Vec<f32> {
+    /// The block one token and one choice at a time: summed up in slot order and then rounded, or,
+    /// `step_by_step`, in the order of the experts and rounded after each, as transformers' loops do.
+    fn output(&self, route: &Route, admitted: &ModelAdmission, step_by_step: bool) -> Vec<f32> {
         let spec = self.layer.spec();
         let in_model_format = spec.router.weight_dtype == WeightDtype::Model;
         let experts: Vec<_> = (0..spec.experts)
@@ -116,7 +117,11 @@ impl Case {
         let mut output = Vec::new();
         for (token, x) in self.x.chunks_exact(spec.hidden).enumerate() {
             let mut row = vec![0.0; spec.hidden];
-            for slot in token * spec.top_k..(token + 1) * spec.top_k {
+            let mut slots: Vec<_> = (token * spec.top_k..(token + 1) * spec.top_k).collect();
+            if step_by_step {
+                slots.sort_by_key(|slot| route.experts[*slot]);
+            }
+            for slot in slots {
                 if !admitted.kept[slot] {
                     continue;
                 }
@@ -135,6 +140,9 @@ impl Case {
                     } else {
                         product
                     };
+                    if step_by_step {
+                        *sum = self.round(*sum);
+                    }
                 }
             }
             for value in &mut row {
@@ -213,7 +221,7 @@ fn f32_agrees_with_the_reference() {
         let admitted = case.admit(&route);
         let weights = case.weight_error(&route, &admitted);
         let logits = relative(&route.logits, &case.expected("router_logits"));
-        let output = case.output(&route, &admitted);
+        let output = case.output(&route, &admitted, false);
         let error = relative(&output, &case.expected_output());
         println!("{name} f32: weights {weights:.1e}, logits {logits:.1e}, output {error:.1e}");
         assert!(weights <= 2e-6, "{name}: weights {weights:e}");
@@ -232,7 +240,10 @@ fn bf16_agrees_with_the_reference_almost_bit_for_bit() {
         let expected = case.expected("router_logits");
         let logits = equal_share(&route.logits, &expected);
         let off = relative(&route.logits, &expected);
-        let (output, expected) = (case.output(&route, &admitted), case.expected_output());
+        let (output, expected) = (
+            case.output(&route, &admitted, false),
+            case.expected_output(),
+        );
         let error = relative(&output, &expected);
         let share = equal_share(&output, &expected);
         println!(
@@ -247,7 +258,13 @@ fn bf16_agrees_with_the_reference_almost_bit_for_bit() {
             _ => assert_eq!(logits, 1.0, "{name}: share of equal logits"),
         }
         assert!(error <= 3e-2, "{name}: output {error:e}");
-        assert!(share >= 0.9, "{name}: {share} of the outputs are equal");
+        // DBRX has no other reference than the loop that rounds after each of three experts.
+        let least = if name == "dbrx" { 0.7 } else { 0.9 };
+        assert!(share >= least, "{name}: {share} of the outputs are equal");
+        if !case.expected.contains("bf16.output_grouped_mm") {
+            let looped = case.output(&route, &admitted, true);
+            assert_eq!(equal_share(&looped, &expected), 1.0, "{name} step by step");
+        }
     }
 }
 
