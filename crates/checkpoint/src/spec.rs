@@ -129,13 +129,16 @@ pub trait LayerSource: Send + Sync {
     /// Weights that are missing or do not fit.
     fn shared(&self) -> Result<Option<Arc<SharedExpert>>, CheckpointError>;
 
-    /// Loads what a token's home computes itself: the shared expert.
+    /// Loads what a token's home computes itself: the shared expert and the free ones.
     ///
     /// # Errors
-    /// As [`LayerSource::shared`].
+    /// As [`LayerSource::shared`] and [`LayerSource::expert`].
     fn home(&self) -> Result<HomeExperts, CheckpointError> {
-        let experts = self.spec().experts;
-        Ok(HomeExperts::new(self.shared()?, experts, Vec::new()))
+        let spec = self.spec();
+        let routed = spec.routed_experts();
+        let free = (routed..spec.experts).map(|expert| self.expert(expert));
+        let free = free.collect::<Result<Vec<_>, _>>()?;
+        Ok(HomeExperts::new(self.shared()?, routed, free))
     }
 }
 

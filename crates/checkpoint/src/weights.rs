@@ -78,6 +78,8 @@ impl<'a> Reader<'a> {
         let checked = self.checked(part, dtype)?;
         let scales = self.scale_bytes(part, checked.view.dtype)?;
         Ok(match measure {
+            // Vectors are held in f32 once they are rounded; they count as they are used.
+            Measure::Loaded(Format::F32) if part.inner == 1 => part.elements().saturating_mul(4),
             Measure::Loaded(_) => part.elements().saturating_mul(checked.kept.bytes() as u64),
             // A nibble an element.
             Measure::Stored if matches!(part.stored, Stored::Mxfp4 { .. }) => {

@@ -184,7 +184,8 @@ impl Case {
             got.sort_by_key(|choice| choice.0);
             for (slot, (expert, value, kept)) in slots.zip(got) {
                 assert_eq!(expert, index[slot], "{} token {token}", self.name);
-                let share = combine[token * route.experts_total + index[slot] as usize];
+                let column = usize::try_from(expert).unwrap();
+                let share = combine[token * route.experts_total + column];
                 assert_eq!(kept, share != 0.0, "{} token {token}", self.name);
                 if value != weight[slot] {
                     worst = worst.max((value - weight[slot]).abs() / weight[slot].abs());

@@ -22,6 +22,19 @@ static MODEL: LazyLock<Vec<u8>> =
 static CONFIG: LazyLock<Vec<u8>> =
     LazyLock::new(|| fs::read(golden("qwen2_moe").join("config.json")).unwrap());
 
+/// Cases whose configuration or layout is unlike the first one's.
+const OTHERS: [&str; 9] = [
+    "dbrx",
+    "deepseek_v3",
+    "ernie4_5_moe",
+    "gpt_oss",
+    "gpt_oss_mxfp4",
+    "hunyuan_v1_moe",
+    "nemotron_h",
+    "nllb_moe",
+    "switch_transformers",
+];
+
 /// Does with a checkpoint of these bytes all that can be done with one.
 fn exercise(config: &[u8], model: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
@@ -45,7 +58,9 @@ fn exercise(config: &[u8], model: &[u8]) {
 
 fn load(directory: &Path) -> Result<(), expertmesh_checkpoint::CheckpointError> {
     let checkpoint = Checkpoint::open(directory)?;
-    let layer = checkpoint.layer(1, Format::Bf16)?;
+    // A damaged configuration may have other layers than the one that is there.
+    let layer = checkpoint.moe_layers().last().copied().unwrap_or(1);
+    let layer = checkpoint.layer(layer, Format::Bf16)?;
     layer.gate()?;
     layer.shared()?;
     layer.expert(0)?;
@@ -94,6 +109,20 @@ proptest! {
         cut in prop::option::weighted(0.1, any::<usize>()),
     ) {
         exercise(&mutated(&CONFIG, &changes, cut, usize::MAX), &MODEL);
+    }
+
+    #[test]
+    fn damaged_checkpoints_of_other_families_never_panic(
+        case in prop::sample::select(OTHERS.to_vec()),
+        config_changes in changes(),
+        model_changes in changes(),
+    ) {
+        let read = |name: &str| fs::read(golden(case).join(name)).unwrap();
+        let (config, model) = (read("config.json"), read("model.safetensors"));
+        exercise(&mutated(&config, &config_changes, None, usize::MAX), &model);
+        let header = u64::from_le_bytes(model[..8].try_into().unwrap());
+        let reach = 8 + usize::try_from(header).unwrap();
+        exercise(&config, &mutated(&model, &model_changes, None, reach));
     }
 
     #[test]

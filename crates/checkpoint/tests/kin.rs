@@ -63,7 +63,7 @@ impl Kin {
         }
     }
 
-    fn from_layer(mut self, first: u32) -> Self {
+    fn after_dense(mut self, first: u32) -> Self {
         self.moe_layers.retain(|layer| *layer >= first);
         self
     }
@@ -177,47 +177,47 @@ fn deepseek() -> Vec<Kin> {
             .shared("shared_experts", 8),
         v3("deepseek_v3", &v32, MLP)
             .shared("shared_experts", 8)
-            .from_layer(1),
+            .after_dense(1),
         v3("deepseek_v32", &v32, MLP)
             .shared("shared_experts", 8)
-            .from_layer(1),
+            .after_dense(1),
         v3("glm4_moe", MOE, MLP)
             .shared("shared_experts", 4)
-            .from_layer(1),
+            .after_dense(1),
         v3("glm4_moe_lite", &sparse, MLP)
             .shared("shared_experts", 4)
             .only(&[1, 3]),
         v3("glm4v_moe", MOE, "model.language_model.layers.1.mlp.")
             .shared("shared_experts", 4)
-            .from_layer(1)
+            .after_dense(1)
             .nested(),
         v3("glm4v_moe_text", MOE, MLP)
             .shared("shared_experts", 4)
-            .from_layer(1),
+            .after_dense(1),
         v3("glm_moe_dsa", &v32, MLP)
             .shared("shared_experts", 8)
-            .from_layer(1),
+            .after_dense(1),
         v3("dots1", MOE, MLP),
-        v3("mimo_v2_flash", MOE, MLP).from_layer(1),
+        v3("mimo_v2_flash", MOE, MLP).after_dense(1),
         v3("solar_open", MOE, MLP).shared("shared_experts", 4),
         Kin::new("exaone_moe", counted, MLP)
             .gate("gate.weight")
             .bias("e_score_correction_bias")
             .projections()
             .shared("shared_experts", 8)
-            .from_layer(1),
+            .after_dense(1),
         Kin::bare("bailing_hybrid", token, MLP)
             .gate("gate.weight")
             .bias("gate.expert_bias")
             .projections()
             .shared("shared_experts", 4)
-            .from_layer(1),
+            .after_dense(1),
         Kin::bare("kimi_linear", token, MIXTRAL)
             .gate("gate.weight")
             .bias(gate_bias)
             .numbered()
             .shared("shared_experts", 4)
-            .from_layer(1),
+            .after_dense(1),
         Kin::new("mistral4", GROUPED, MLP)
             .gate("gate.weight")
             .projections()
@@ -365,7 +365,7 @@ fn sigmoid() -> Vec<Kin> {
             .bias("expert_bias")
             .projections()
             .shared("shared_experts", 8)
-            .from_layer(1),
+            .after_dense(1),
         Kin::new(
             "lfm2_moe",
             &format!(r#"{MOE}, "num_dense_layers": 1"#),
@@ -374,19 +374,19 @@ fn sigmoid() -> Vec<Kin> {
         .gate("gate.weight")
         .bias("expert_bias")
         .numbered()
-        .from_layer(1),
+        .after_dense(1),
         Kin::new("laguna", MOE, MLP)
             .gate("gate.weight")
             .bias("experts.e_score_correction_bias")
             .projections()
             .shared("shared_expert", 6)
-            .from_layer(1),
+            .after_dense(1),
         Kin::new("hy_v3", MOE, MLP)
             .gate("router.gate.weight")
             .bias("expert_bias")
             .projections()
             .shared("shared_mlp", 8)
-            .from_layer(1),
+            .after_dense(1),
         Kin::new("flint", &format!(r#"{MOE}, "mlp_only_layers": [2]"#), MLP)
             .gate("gate.weight")
             .projections()
@@ -446,7 +446,7 @@ fn others() -> Vec<Kin> {
             .gate("gate.weight")
             .projections()
             .shared("shared_experts", 8)
-            .from_layer(1),
+            .after_dense(1),
         Kin::new("gpt_oss", LOCAL, MLP)
             .gate("router.weight")
             .bias("router.bias")

@@ -50,6 +50,32 @@ fn inspect_tells_what_is_there_and_what_each_worker_would_load() {
 }
 
 #[test]
+fn inspect_without_workers_shows_the_powers_of_two() {
+    let page = stdout(&["inspect", text(&golden("gpt_oss_mxfp4"))]);
+    for words in [
+        "workers",
+        "experts each",
+        "sigmoid(1.702 gate), limited to 7",
+    ] {
+        assert!(page.contains(words), "no {words:?} in {page}");
+    }
+    let table = page.split("would load").nth(1).unwrap();
+    let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    let counts: Vec<String> = table.lines().skip(3).filter_map(first).collect();
+    assert_eq!(counts, ["1", "2", "4"], "{page}");
+
+    let page = stdout(&["inspect", text(&golden("nllb_moe"))]);
+    for words in [
+        "second by logit",
+        "an expert takes 0.25 of a batch's tokens",
+        "output times 0.8",
+        "layer 1 is model.decoder.layers.0.ffn",
+    ] {
+        assert!(page.contains(words), "no {words:?} in {page}");
+    }
+}
+
+#[test]
 fn doctor_finds_this_machine_fit() {
     let page = stdout(&["doctor"]);
     assert!(!page.contains("FAIL"), "{page}");

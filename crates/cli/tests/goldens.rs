@@ -1,4 +1,4 @@
-//! Real input, known answer: four families through `expertmesh run`.
+//! Real input, known answer: families through `expertmesh run`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -14,7 +14,28 @@ use std::path::Path;
 use common::{golden, stdout, text};
 use expertmesh_checkpoint::TensorFile;
 
+/// Cases that run on every kind of cluster.
 const CASES: [&str; 4] = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"];
+
+/// Cases that run once with each exchange: what they add is in the gate and the experts.
+const MORE: [&str; 16] = [
+    "dbrx",
+    "deepseek_v2_greedy",
+    "deepseek_v3",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "gpt_oss",
+    "gpt_oss_mxfp4",
+    "granitemoe",
+    "hunyuan_v1_moe",
+    "jamba",
+    "jetmoe",
+    "lfm2_moe",
+    "minimax_m2",
+    "nemotron_h",
+    "phimoe",
+    "qwen3_next",
+];
 
 fn run(case: &str, output: &Path, more: &[&str]) -> TensorFile {
     let model = golden(case);
@@ -64,14 +85,18 @@ fn worst(got: &[f32], expected: &[f32]) -> f32 {
     differences.fold(0.0, f32::max) / largest
 }
 
-/// For every case on 1, 2 and 3 workers with both exchanges.
+/// For every case: the first ones on 1, 2 and 3 workers with both exchanges.
 fn everywhere(dtype: &str, check: impl Fn(&str, &TensorFile, &TensorFile)) {
     let directory = tempfile::tempdir().unwrap();
-    for case in CASES {
+    for case in CASES.into_iter().chain(MORE) {
         let expected = expected(case);
         let mut first: Option<Vec<u8>> = None;
         for workers in ["1", "2", "3"] {
             for exchange in ["star", "all-to-all"] {
+                let once = [("2", "star"), ("3", "all-to-all")];
+                if MORE.contains(&case) && !once.contains(&(workers, exchange)) {
+                    continue;
+                }
                 let output = directory.path().join("out.safetensors");
                 let more = [
                     "--workers",
@@ -126,7 +151,8 @@ fn f32_agrees_with_the_reference() {
         assert!(off <= 2e-5, "{case}: weights off by {off}");
         let (_, fates) = got.u8("fate").unwrap();
         assert!(fates.iter().all(|fate| *fate == 0), "{case}");
-        for aux in ["aux.load_balancing_loss", "aux.load_balancing_loss_masked"] {
+        let losses = ["aux.load_balancing_loss", "aux.load_balancing_loss_masked"];
+        for aux in losses.into_iter().filter(|aux| expected.contains(aux)) {
             let (got, expected) = (f32s(got, aux), f32s(expected, aux));
             assert_eq!(got.0, expected.0, "{case}: {aux}");
             let off = worst(&got.1, &expected.1);
@@ -139,14 +165,18 @@ fn f32_agrees_with_the_reference() {
 fn bf16_rounds_where_the_reference_rounds() {
     everywhere("bf16", |case, got, expected| {
         let (_, output) = f32s(got, "output");
-        let (_, reference) = f32s(expected, "bf16.output_grouped_mm");
+        // Where there is no other, the loop that rounds after each expert is the reference.
+        let name = "bf16.output_grouped_mm";
+        let looped = !expected.contains(name);
+        let (_, reference) = f32s(expected, if looped { "bf16.output" } else { name });
         let off = worst(&output, &reference);
         assert!(off <= 3e-2, "{case}: off by {off}");
         let round = expertmesh_kernels::f32_to_bf16;
         let pairs = output.iter().zip(&reference);
         let equal = pairs.filter(|(a, b)| round(**a) == round(**b)).count();
         let share = equal as f64 / output.len() as f64;
-        assert!(share >= 0.9, "{case}: {share} of the elements are equal");
+        let least = if looped { 0.7 } else { 0.9 };
+        assert!(share >= least, "{case}: {share} of the elements are equal");
         assert_eq!(
             sorted(got, "topk_index"),
             sorted(expected, "bf16.topk_index"),

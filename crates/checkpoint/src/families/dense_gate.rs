@@ -109,7 +109,8 @@ fn ernie(config: &Config) -> Result<Model, CheckpointError> {
         ..common.router()
     };
     let model = common.model(router, ERNIE_NAMES);
-    let interval = config.size_or("moe_layer_interval", 1, MAX_LAYERS)? as i64;
+    let interval = config.size_or("moe_layer_interval", 1, MAX_LAYERS)?;
+    let interval = i64::try_from(interval).unwrap_or(i64::MAX);
     let start = index(config, "moe_layer_start_index", 1)?;
     let end = match index(config, "moe_layer_end_index", -1)? {
         // The last layer.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
-use expertmesh_checkpoint::{Inspection, LayerInspection, Weight, describe};
+use expertmesh_checkpoint::{
+    Combine, Inspection, LayerInspection, SharedKind, SharedSpec, Weight, describe,
+};
 use expertmesh_kernels::Format;
 use expertmesh_report::human;
 
-use crate::args::process::WORKERS;
 use crate::args::values::{at_least_one, parsed};
 use crate::error::Failure;
 use crate::output::print;
@@ -25,10 +26,10 @@ pub(crate) struct InspectArgs {
     /// Directory of a Hugging Face checkpoint
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Workers to deal the experts out to, in contiguous runs
-    #[arg(long, value_name = "N", default_value_t = WORKERS)]
+    /// Workers to deal the experts out to, in contiguous runs; without it, 1, 2, 4, 8, … of them
+    #[arg(long, value_name = "N")]
     #[arg(value_parser = at_least_one::<NonZeroUsize>)]
-    workers: NonZeroUsize,
+    workers: Option<NonZeroUsize>,
     /// Number format that they would compute in: f32 or bf16
     #[arg(long, value_name = "FORMAT", default_value_t = Format::F32)]
     #[arg(value_parser = parsed::<Format>)]
@@ -43,17 +44,34 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let inspection = describe(&args.directory)?;
     let mut page = overview(&inspection, &args.directory);
     page.push_str(&layers(&inspection, args.dtype));
-    page.push_str(&shares(&inspection, args.workers, args.dtype)?);
+    page.push_str(&match args.workers {
+        Some(workers) => shares(&inspection, workers, args.dtype)?,
+        None => counts(&inspection, args.dtype)?,
+    });
     print(&page)
 }
 
-fn overview(found: &Inspection, directory: &Path) -> String {
-    let shared = match found.shared {
-        None => "none".to_owned(),
-        Some(shared) if shared.gated => format!("inner size {}, gated", shared.ffn),
-        Some(shared) => format!("inner size {}", shared.ffn),
+/// A shared expert in words.
+fn shared(spec: Option<SharedSpec>) -> String {
+    let Some(spec) = spec else {
+        return "none".to_owned();
     };
-    let lines = [
+    let mut words = match spec.kind {
+        SharedKind::Constant => return "a constant row: the block's bias".to_owned(),
+        SharedKind::Glu => format!("inner size {}", spec.ffn),
+        SharedKind::Mlp => format!("inner size {}, two layers", spec.ffn),
+    };
+    if spec.gated {
+        words.push_str(", gated");
+    }
+    if spec.combine == Combine::Average {
+        words.push_str(", averaged with the routed experts");
+    }
+    words
+}
+
+fn overview(found: &Inspection, directory: &Path) -> String {
+    let mut lines = vec![
         ("checkpoint", directory.display().to_string()),
         (
             "files",
@@ -75,10 +93,14 @@ fn overview(found: &Inspection, directory: &Path) -> String {
                 found.experts, found.top_k, found.hidden, found.ffn, found.activation
             ),
         ),
-        ("shared expert", shared),
+        ("shared expert", shared(found.shared)),
         // A long sentence with a stop between its parts.
         ("gate", found.gate.replace("; ", ";\n                  ")),
     ];
+    if !found.specials.is_empty() {
+        let specials = found.specials.join(";\n                  ");
+        lines.push(("experts' form", specials));
+    }
     lines.iter().fold(String::new(), |mut page, (name, value)| {
         let _ = writeln!(page, "  {name:<14}  {value}");
         page
@@ -116,11 +138,26 @@ fn layers(found: &Inspection, dtype: Format) -> String {
             human::bytes(loaded.total().bytes),
         ]);
     }
+    let towers = two_towers(found);
     let mut page = format!("\nLayers with experts (loaded: in memory, computing in {dtype})\n");
     if !table.is_empty() {
         page.push_str(&indented(&table));
     }
-    page + &problems
+    page + &problems + &towers
+}
+
+/// Where the count of layers goes on with a decoder's, if it does.
+fn two_towers(found: &Inspection) -> String {
+    let layers = &found.moe_layers;
+    let decoder = layers.iter().find(|one| one.block.contains("decoder."));
+    match (layers.first(), decoder) {
+        (Some(first), Some(decoder)) if first.layer != decoder.layer => format!(
+            "  the encoder's layers are counted first: layer {} is {}\n",
+            decoder.layer,
+            decoder.block.trim_end_matches('.')
+        ),
+        _ => String::new(),
+    }
 }
 
 fn same(a: &LayerInspection, b: &LayerInspection) -> bool {
@@ -146,6 +183,39 @@ fn shares(found: &Inspection, workers: NonZeroUsize, dtype: Format) -> Result<St
     }
     Ok(format!(
         "\nWhat each of {workers} workers would load in {dtype} (contiguous placement)\n{}",
+        indented(&table)
+    ))
+}
+
+/// What the most loaded worker would hold, for powers of two workers up to one an expert.
+fn counts(found: &Inspection, dtype: Format) -> Result<String, Failure> {
+    let mut table = table(&[
+        "workers",
+        "experts each",
+        "one layer",
+        "all layers",
+        "shared",
+    ]);
+    let powers = std::iter::successors(Some(1_usize), |workers| workers.checked_mul(2));
+    for workers in powers.take_while(|workers| *workers <= found.experts.max(1)) {
+        let shares = found.per_worker(workers, dtype)?;
+        let most = shares.iter().max_by_key(|share| share.model.bytes);
+        let Some(most) = most else { continue };
+        let experts = match (found.experts / workers, found.experts % workers) {
+            (each, 0) => each.to_string(),
+            (each, _) => format!("{each} or {}", each + 1),
+        };
+        let size = |weight: Weight| human::bytes(weight.bytes);
+        table.add_row([
+            workers.to_string(),
+            experts,
+            size(most.layer),
+            size(most.model),
+            size(most.shared),
+        ]);
+    }
+    Ok(format!(
+        "\nWhat a worker would load in {dtype} at most (contiguous placement)\n{}",
         indented(&table)
     ))
 }
