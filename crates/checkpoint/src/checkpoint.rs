@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use expertmesh_experts::ExpertSpec;
 use expertmesh_kernels::Format;
-use expertmesh_routing::RouterConfig;
+use expertmesh_routing::{FreeExpert, RouterConfig};
 
 use crate::config::Config;
 use crate::error::CheckpointError;
@@ -109,7 +109,11 @@ impl Checkpoint {
             experts: sizes.experts,
             free_experts: sizes.free,
             top_k: router.top_k,
-            router: RouterConfig { dtype, ..router },
+            router: RouterConfig {
+                dtype,
+                free: vec![FreeExpert::Identity; sizes.free],
+                ..router
+            },
             expert: ExpertSpec {
                 hidden: sizes.hidden,
                 ffn: sizes.ffn,
@@ -119,6 +123,7 @@ impl Checkpoint {
             },
             weight_on_input: model.weight_on_input,
             routed_scale: model.routed_scale,
+            one_by_one: model.one_by_one,
             capacity: model.capacity,
             shared: self.shared_of(layer, &block),
             weights,

@@ -44,6 +44,8 @@ pub(crate) struct Family {
     pub(crate) model_type: &'static str,
     /// The objects of the configuration, outermost first, in which the text model's fields are.
     pub(crate) nested: &'static [&'static str],
+    /// Whether the reference adds up experts one by one, each sum rounded.
+    pub(crate) one_by_one: bool,
     /// Reads the family's fields.
     pub(crate) read: fn(&Config) -> Result<Model, CheckpointError>,
 }
@@ -64,6 +66,7 @@ pub(crate) struct Model {
     pub(crate) shared: Option<SharedSpec>,
     pub(crate) weight_on_input: bool,
     pub(crate) routed_scale: f32,
+    pub(crate) one_by_one: bool,
     pub(crate) capacity: Option<ModelCapacity>,
     pub(crate) names: Names,
     /// Rows and columns that share a scale in F8 weights.
@@ -102,6 +105,7 @@ pub(crate) fn read(config: &Config) -> Result<(&'static str, Model), CheckpointE
     }
     let mut model = (family.read)(inner.as_ref().unwrap_or(config))?;
     model.fp8_block = common::fp8_block(config)?;
+    model.one_by_one = family.one_by_one;
     Ok((family.model_type, model))
 }
 
@@ -128,8 +132,15 @@ impl Family {
         Self {
             model_type,
             nested: &[],
+            one_by_one: false,
             read,
         }
+    }
+
+    /// The same family, whose reference adds up experts one by one.
+    const fn one_by_one(mut self) -> Self {
+        self.one_by_one = true;
+        self
     }
 
     /// A family whose fields are in `text_config`.
@@ -140,6 +151,7 @@ impl Family {
         Self {
             model_type,
             nested: &["text_config"],
+            one_by_one: false,
             read,
         }
     }

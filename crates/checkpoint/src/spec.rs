@@ -36,6 +36,10 @@ pub struct LayerSpec {
     /// Multiplies the sum over the routed experts, once it is rounded, before the shared expert is
     /// added; 1 in most families.
     pub routed_scale: f32,
+    /// Whether a token's results are added up in the order of the experts and each sum is rounded
+    /// to the model's format, as families do whose reference is a loop over experts. Else they are
+    /// added up in slot order, in f32, and rounded once.
+    pub one_by_one: bool,
     /// The model's own capacity rule, where it has one.
     pub capacity: Option<ModelCapacity>,
     /// The shared expert, where there is one.

@@ -109,6 +109,7 @@ impl SyntheticLayer {
                 },
                 weight_on_input: false,
                 routed_scale: 1.0,
+                one_by_one: false,
                 capacity: None,
                 shared: None,
                 weights: LayerWeights {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use expertmesh_checkpoint::{LayerSource, LayerSpec};
-use expertmesh_exchange::{ExchangeKind, OnLoss};
+use expertmesh_exchange::{ExchangeKind, OnLoss, Target};
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
 use expertmesh_routing::{CapacityConfig, WeightDtype};
@@ -86,8 +86,8 @@ impl CoordinatorConfig {
                 expected,
             ));
         }
-        if self.placement.experts() != spec.experts {
-            let expected = format!("{}, the layer's experts", spec.experts);
+        if self.placement.experts() != spec.routed_experts() {
+            let expected = format!("{}, the layer's routed experts", spec.routed_experts());
             return Err(CoordinatorError::field(
                 "placement experts",
                 self.placement.experts(),
@@ -125,9 +125,26 @@ impl CoordinatorConfig {
                 expected,
             ));
         }
+        self.check_bits(spec)?;
         self.check_custom(spec)?;
         self.capacity.validate()?;
         Ok(())
+    }
+
+    /// Experts and replicas fit the words that plans and frames carry them in.
+    fn check_bits(&self, spec: &LayerSpec) -> Result<(), CoordinatorError> {
+        if spec.experts >= Target::EXPERTS {
+            let expected = format!("fewer than {}", Target::EXPERTS);
+            return Err(CoordinatorError::field("experts", spec.experts, expected));
+        }
+        let replicas = self.placement.entries().map(<[u32]>::len).max();
+        match replicas {
+            Some(replicas) if replicas > Target::REPLICAS => {
+                let expected = format!("at most {} replicas of an expert", Target::REPLICAS);
+                Err(CoordinatorError::field("placement", replicas, expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What workers are told of a custom layer must be what its source says: they add up results
@@ -136,6 +153,11 @@ impl CoordinatorConfig {
         let Some(v1::model_source::Source::Custom(custom)) = &self.model.source else {
             return Ok(());
         };
+        if spec.weight_on_input || spec.routed_scale != 1.0 || spec.free_experts > 0 {
+            let held = "a custom layer with weights on the input, a scale or free experts";
+            let expected = "one without, because its homes are told no more than its weights";
+            return Err(CoordinatorError::field("model.custom", held, expected));
+        }
         let weight_in_dtype = spec.router.weight_dtype == WeightDtype::Model;
         if custom.weight_in_dtype != weight_in_dtype {
             let expected = format!("{weight_in_dtype}, as the router's weight dtype says");

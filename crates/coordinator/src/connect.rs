@@ -104,7 +104,7 @@ impl Coordinator {
         let limits = Limits {
             row_bytes: spec.hidden * config.wire_dtype.bytes(),
             chunk_bytes: config.chunk_bytes,
-            row_per_choice: false,
+            row_per_choice: spec.weight_on_input,
         };
         info!(
             session,
@@ -114,7 +114,7 @@ impl Coordinator {
         );
         Ok(Self {
             domains: Arc::new(domains(&config.placement)?),
-            table: HostTable::new(&config.placement),
+            table: HostTable::new(&config.placement).with_free(home.free()),
             limits,
             gate,
             home,

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, Target, TrafficLedger};
 use expertmesh_experts::HomeRows;
 use expertmesh_kernels::{Format, round_bf16};
-use expertmesh_routing::{Admission, AdmitContext, Fate, OverflowLedger, Route, SlotMix, admit};
+use expertmesh_routing::{
+    Admission, AdmitContext, Fate, Overflow, OverflowLedger, Route, SlotMix, admit,
+};
 use expertmesh_telemetry::{StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
 use ndarray::{ArcArray2, Array2};
@@ -135,7 +137,7 @@ impl Coordinator {
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
         let context = self.admit_context(step, &input);
-        let mut admission = admit(&route, &self.config.capacity, &context)?;
+        let mut admission = self.admit(&route, &context)?;
         self.grow(&admission);
         let homes = self.settle_losses(step, &route, &mut admission)?;
         let Planned {
@@ -322,6 +324,21 @@ impl Coordinator {
             domains: Some(&self.domains),
             grown: (grown > 0).then_some(grown),
             free: &self.gate.config().free,
+        }
+    }
+
+    /// What capacity leaves of the gate's choices: by the run's rule where it limits anything,
+    /// else by the model's own.
+    fn admit(
+        &self,
+        route: &Route,
+        context: &AdmitContext<'_>,
+    ) -> Result<Admission, CoordinatorError> {
+        let config = &self.config.capacity;
+        let own = self.config.source.spec().capacity;
+        match own.filter(|_| config.overflow == Overflow::Dropless) {
+            None => Ok(admit(route, config, context)?),
+            Some(own) => Ok(own.admit(route, context.sequence, self.rule().dtype)?),
         }
     }
 

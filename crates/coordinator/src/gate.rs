@@ -93,8 +93,9 @@ impl GateJob {
     fn in_blocks(self) -> Result<Routed, RoutingError> {
         let rows = self.x.as_slice().unwrap_or_default();
         let (tokens, hidden) = (self.x.nrows(), self.x.ncols());
-        let (k, columns) = (self.gate.config().top_k, self.gate.config().columns());
-        let kind = self.gate.config().kind;
+        let config = self.gate.config();
+        let columns = config.columns();
+        let kind = config.kind;
         let context = self.context();
         let mut logits = vec![0.0; tokens * columns];
         let blocks = rows
@@ -103,7 +104,7 @@ impl GateJob {
             .enumerate()
             .map(|(block, (rows, logits))| {
                 let first = block * BLOCK_TOKENS;
-                let part = context.rows(first..first + rows.len() / hidden, k, columns);
+                let part = context.rows(first..first + rows.len() / hidden, config);
                 self.gate.score_rows(rows, &part, logits)?;
                 if kind.is_row_wise() {
                     self.gate.choose(logits, &part)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use expertmesh_checkpoint::Combine;
 use expertmesh_exchange::{
     COORDINATOR, CombineRule, ExchangeKind, HomeRun, HomeSetup, KeptChoices, ShardPlan,
     TrafficLedger, shard_ranges,
@@ -46,7 +47,13 @@ impl Coordinator {
         };
         let kept: Vec<KeptChoices> = ranges
             .iter()
-            .map(|(_, range)| KeptChoices::new(route, admission, range.clone()))
+            .map(|(_, range)| {
+                let kept = KeptChoices::new(route, admission, range.clone());
+                match self.rule().one_by_one {
+                    true => kept.by_expert(),
+                    false => kept,
+                }
+            })
             .collect();
         let plans: Vec<ShardPlan> = ranges
             .iter()
@@ -144,7 +151,16 @@ impl Coordinator {
     pub(crate) fn rule(&self) -> CombineRule {
         let router = self.gate.config();
         let weight_in_dtype = router.weight_dtype == WeightDtype::Model;
-        CombineRule::new(self.config.wire_dtype, router.dtype, weight_in_dtype)
+        let spec = self.config.source.spec();
+        CombineRule {
+            weight_on_input: spec.weight_on_input,
+            routed_scale: spec.routed_scale,
+            one_by_one: spec.one_by_one,
+            shared_mean: spec
+                .shared
+                .is_some_and(|one| one.combine == Combine::Average),
+            ..CombineRule::new(self.config.wire_dtype, router.dtype, weight_in_dtype)
+        }
     }
 
     pub(crate) fn hidden(&self) -> usize {

@@ -21,6 +21,11 @@ pub struct CombineRule {
     pub weight_on_input: bool,
     /// Multiplies the rounded sum of the routed experts, before the shared expert is added.
     pub routed_scale: f32,
+    /// Routed and shared experts are averaged instead of added.
+    pub shared_mean: bool,
+    /// Choices come in the order of their experts, and every sum is rounded: so do families whose
+    /// reference is a loop over experts.
+    pub one_by_one: bool,
 }
 
 // === impl CombineRule ===
@@ -34,6 +39,8 @@ impl CombineRule {
             weight_in_dtype,
             weight_on_input: false,
             routed_scale: 1.0,
+            shared_mean: false,
+            one_by_one: false,
         }
     }
 
@@ -44,10 +51,18 @@ impl CombineRule {
         let mut terms = terms.map(|(weight, row)| (self.output_weight(weight), row));
         match terms.next() {
             None => out.fill(0.0),
-            Some((weight, row)) => scale_row(self.row_format, weight, row, out, round_product),
+            Some((weight, row)) => {
+                scale_row(self.row_format, weight, row, out, round_product);
+                if self.one_by_one {
+                    self.round(out);
+                }
+            }
         }
         for (weight, row) in terms {
             axpy_row(self.row_format, weight, row, out, round_product);
+            if self.one_by_one {
+                self.round(out);
+            }
         }
     }
 
@@ -64,6 +79,10 @@ impl CombineRule {
                 *out += value;
             }
             self.round(accumulator);
+            if self.shared_mean {
+                accumulator.iter_mut().for_each(|value| *value /= 2.0);
+                self.round(accumulator);
+            }
         }
     }
 

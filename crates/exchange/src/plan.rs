@@ -242,6 +242,23 @@ impl KeptChoices {
         kept
     }
 
+    /// The same with each token's choices in the order of their experts.
+    #[must_use]
+    pub fn by_expert(mut self) -> Self {
+        for ends in self.offsets.windows(2) {
+            let choices = ends[0] as usize..ends[1] as usize;
+            let mut order: Vec<usize> = choices.clone().collect();
+            order.sort_by_key(|choice| Target::unpack(self.targets[*choice]).expert);
+            let targets: Vec<u32> = order.iter().map(|at| self.targets[*at]).collect();
+            let weights: Vec<f32> = order.iter().map(|at| self.weights[*at]).collect();
+            let origin: Vec<u32> = order.iter().map(|at| self.origin[*at]).collect();
+            self.targets[choices.clone()].copy_from_slice(&targets);
+            self.weights[choices.clone()].copy_from_slice(&weights);
+            self.origin[choices].copy_from_slice(&origin);
+        }
+        self
+    }
+
     /// The choices, as a plan takes them.
     pub fn as_kept(&self) -> Kept<'_> {
         Kept {

@@ -70,6 +70,8 @@ pub(crate) const F32_RULE: CombineRule = CombineRule {
     weight_in_dtype: false,
     weight_on_input: false,
     routed_scale: 1.0,
+    shared_mean: false,
+    one_by_one: false,
 };
 
 pub(crate) fn read(message: Bytes) -> FrameView {

@@ -41,6 +41,11 @@ impl HomeExperts {
         }
     }
 
+    /// Number of free experts.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
     /// Whether there is nothing to compute for any token.
     pub fn is_empty(&self) -> bool {
         self.shared.is_none() && self.free.is_empty()

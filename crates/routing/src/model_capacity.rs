@@ -5,7 +5,11 @@
 
 use expertmesh_kernels::{Format, bf16_round};
 
-use crate::error::RoutingError;
+use crate::{
+    admit::Admission,
+    error::RoutingError,
+    route::{Fate, Route},
+};
 
 /// The capacity rule of a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,6 +123,46 @@ impl ModelCapacity {
                 Ok(self.top2(capacity, choices))
             }
         }
+    }
+
+    /// The rule as an admission: `sequence` is the number of tokens of a sequence, 0 where the
+    /// batch is one. Padding is skipped, whether or not it took a place.
+    ///
+    /// # Errors
+    /// As [`ModelCapacity::apply`].
+    pub fn admit(
+        &self,
+        route: &Route,
+        sequence: usize,
+        dtype: Format,
+    ) -> Result<Admission, RoutingError> {
+        if route.tokens == 0 {
+            return Ok(Admission::default());
+        }
+        let applied = self.apply(&ModelChoices {
+            experts_total: route.experts_total,
+            top_k: route.top_k,
+            sequence: if sequence == 0 {
+                route.tokens
+            } else {
+                sequence
+            },
+            experts: &route.experts,
+            weights: &route.weights,
+            padding: route.padding.as_deref(),
+            dtype,
+        })?;
+        let fate = |(choice, kept): (usize, &bool)| match kept {
+            _ if route.is_padding(choice / route.top_k) => Fate::Skipped,
+            true => Fate::Computed,
+            false => Fate::Dropped,
+        };
+        Ok(Admission {
+            fates: applied.kept.iter().enumerate().map(fate).collect(),
+            weights: Some(applied.weights),
+            capacity: Some(applied.capacity),
+            ..Admission::default()
+        })
     }
 
     fn top2(&self, capacity: u64, choices: &ModelChoices<'_>) -> ModelAdmission {

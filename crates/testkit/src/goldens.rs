@@ -7,11 +7,37 @@ use expertmesh_kernels::Format;
 
 use crate::model::Model;
 
-/// The families that have a case.
-pub const FAMILIES: [&str; 4] = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"];
+/// The committed cases, most of them a family each.
+pub const FAMILIES: [&str; 23] = [
+    "dbrx",
+    "deepseek_v2_greedy",
+    "deepseek_v3",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "gpt_oss",
+    "gpt_oss_mxfp4",
+    "granitemoe",
+    "hunyuan_v1_moe",
+    "jamba",
+    "jetmoe",
+    "lfm2_moe",
+    "llama4",
+    "minimax_m2",
+    "mixtral",
+    "nemotron_h",
+    "nllb_moe",
+    "olmoe",
+    "phimoe",
+    "qwen2_moe",
+    "qwen3_moe",
+    "qwen3_next",
+    "switch_transformers",
+];
 
-/// The layer of each case that has experts.
-const LAYER: u32 = 1;
+/// The layer of a case that has experts.
+pub fn golden_layer(case: &str) -> u32 {
+    u32::from(case != "nllb_moe")
+}
 
 /// One case: a layer, its input, and what the reference implementation computed.
 pub struct Golden {
@@ -25,6 +51,8 @@ pub struct Golden {
     pub x: Vec<f32>,
     /// Token rows of the input.
     pub tokens: usize,
+    /// Tokens of a sequence.
+    pub sequence: usize,
     expected: TensorFile,
 }
 
@@ -46,10 +74,11 @@ impl Golden {
         let (shape, x) = input.f32("hidden_states").expect("hidden states");
         Self {
             case,
-            model: Model::checkpoint(&directory, LAYER, dtype),
+            model: Model::checkpoint(&directory, golden_layer(case), dtype),
             dtype,
             x,
             tokens: shape[0] * shape[1],
+            sequence: shape[1],
             expected: file("expected.safetensors"),
         }
     }
@@ -58,6 +87,16 @@ impl Golden {
     pub fn expected(&self, name: &str) -> Vec<f32> {
         let name = format!("{}.{name}", self.dtype);
         self.expected.f32(&name).expect("an expected tensor").1
+    }
+
+    /// The expected outputs: of one sum rounded once, where the family has an implementation that
+    /// adds up so.
+    pub fn expected_output(&self) -> Vec<f32> {
+        let grouped = format!("{}.output_grouped_mm", self.dtype);
+        match self.expected.f32(&grouped) {
+            Ok((_, values)) => values,
+            Err(_) => self.expected("output"),
+        }
     }
 
     /// The expected experts of each token, ascending.

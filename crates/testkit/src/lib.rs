@@ -39,7 +39,7 @@ pub use bus::{Bus, BusSetup, BusStep, Fault, FaultKind};
 pub use cluster::{Cluster, ClusterSpec};
 pub use digest::{digest, inputs, tensor};
 pub use fake::{Answer, FakeWorker};
-pub use goldens::{FAMILIES, Golden, golden_dir};
+pub use goldens::{FAMILIES, Golden, golden_dir, golden_layer};
 pub use model::Model;
 pub use node::Node;
 pub use reference::{Parts, through};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use expertmesh_checkpoint::{Checkpoint, LayerSource, SyntheticLayer, SyntheticSpec};
+use expertmesh_checkpoint::{Checkpoint, Combine, LayerSource, SyntheticLayer, SyntheticSpec};
 use expertmesh_exchange::{ClockMap, CombineRule, HostTable, Limits, OnLoss};
 use expertmesh_experts::{ComputePool, Expert, ExpertKind, HomeExperts};
 use expertmesh_kernels::{Format, NUMERICS};
@@ -52,7 +52,7 @@ struct Loaded {
     hidden: usize,
     experts: Vec<Option<Arc<dyn Expert>>>,
     home: HomeExperts,
-    weight_in_dtype: bool,
+    rule: CombineRule,
 }
 
 // === impl Control ===
@@ -225,6 +225,7 @@ fn load(
         .as_ref()
         .ok_or_else(|| WorkerError::field("model", "nothing", "a model source"))?;
     let dtype = format(model.dtype, "model.dtype")?;
+    let row_format = format(request.wire_dtype, "wire_dtype")?;
     let me = request.endpoint;
     let mine: Vec<bool> = request
         .placement
@@ -239,7 +240,7 @@ fn load(
             Box::new(Checkpoint::open(Path::new(&from.directory))?.layer(from.layer, dtype)?)
         }
         Some(v1::model_source::Source::Custom(custom)) => {
-            return load_custom(custom, &mine, registry);
+            return load_custom(custom, &mine, registry, [row_format, dtype]);
         }
         None => {
             return Err(WorkerError::field(
@@ -250,8 +251,9 @@ fn load(
         }
     };
     let spec = source.spec();
-    if spec.experts != mine.len() {
-        let expected = format!("{}, the layer's experts", spec.experts);
+    let weight_in_dtype = spec.router.weight_dtype == WeightDtype::Model;
+    if spec.routed_experts() != mine.len() {
+        let expected = format!("{}, the layer's routed experts", spec.routed_experts());
         return Err(WorkerError::field("placement", mine.len(), expected));
     }
     let experts = compute.install(|| {
@@ -264,7 +266,15 @@ fn load(
         hidden: spec.hidden,
         experts,
         home: source.home()?,
-        weight_in_dtype: spec.router.weight_dtype == WeightDtype::Model,
+        rule: CombineRule {
+            weight_on_input: spec.weight_on_input,
+            routed_scale: spec.routed_scale,
+            one_by_one: spec.one_by_one,
+            shared_mean: spec
+                .shared
+                .is_some_and(|one| one.combine == Combine::Average),
+            ..CombineRule::new(row_format, dtype, weight_in_dtype)
+        },
     })
 }
 
@@ -272,6 +282,7 @@ fn load_custom(
     custom: &v1::CustomModel,
     mine: &[bool],
     registry: &ExpertRegistry,
+    [row_format, dtype]: [Format; 2],
 ) -> Result<Loaded, WorkerError> {
     let source = registry.get(&custom.name).ok_or_else(|| {
         let known = format!("one of the registered: [{}]", registry.names().join(", "));
@@ -297,7 +308,7 @@ fn load_custom(
         hidden,
         experts,
         home: HomeExperts::default(),
-        weight_in_dtype: custom.weight_in_dtype,
+        rule: CombineRule::new(row_format, dtype, custom.weight_in_dtype),
     })
 }
 
@@ -325,9 +336,6 @@ fn layer(
     loaded: Loaded,
     max_message_bytes: usize,
 ) -> Result<Layer, WorkerError> {
-    let dtype = request.model.as_ref().map_or(0, |model| model.dtype);
-    let dtype = format(dtype, "model.dtype")?;
-    let row_format = format(request.wire_dtype, "wire_dtype")?;
     let names: Arc<[String]> = request
         .endpoints
         .iter()
@@ -355,11 +363,11 @@ fn layer(
         me: request.endpoint,
         names,
         hidden,
-        rule: CombineRule::new(row_format, dtype, loaded.weight_in_dtype),
+        rule: loaded.rule,
         limits: Limits {
-            row_bytes: loaded.hidden * row_format.bytes(),
+            row_bytes: loaded.hidden * loaded.rule.row_format.bytes(),
             chunk_bytes,
-            row_per_choice: false,
+            row_per_choice: loaded.rule.weight_on_input,
         },
         credits: request.credits as usize,
         max_message_bytes,
@@ -367,7 +375,7 @@ fn layer(
             v1::OnLoss::Drop => OnLoss::Drop,
             v1::OnLoss::Fail | v1::OnLoss::Unspecified => OnLoss::Fail,
         },
-        table: HostTable::from_replicas(of, endpoints),
+        table: HostTable::from_replicas(of, endpoints).with_free(loaded.home.free()),
         experts: loaded.experts,
         home: loaded.home,
     })

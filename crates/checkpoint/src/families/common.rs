@@ -206,6 +206,7 @@ impl Common {
             shared: None,
             weight_on_input: false,
             routed_scale: 1.0,
+            one_by_one: false,
             capacity: None,
             names,
             fp8_block: FP8_BLOCK,

@@ -13,10 +13,10 @@ use crate::error::CheckpointError;
 use crate::layout::{Layout, Names, SelectionNames, SharedLayout, SharedNames, Sizes};
 
 pub(super) const FAMILIES: &[Family] = &[
-    Family::new("dbrx", dbrx),
+    Family::new("dbrx", dbrx).one_by_one(),
     Family::new("ernie4_5_moe", ernie),
     Family::new("hunyuan_v1_moe", hunyuan),
-    Family::new("longcat_flash", longcat),
+    Family::new("longcat_flash", longcat).one_by_one(),
 ];
 
 const DBRX_NAMES: Names = Names {

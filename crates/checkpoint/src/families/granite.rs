@@ -15,7 +15,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family::new("granitemoe", |config| granite(config, false)),
     Family::new("granitemoehybrid", |config| granite(config, true)),
     Family::new("granitemoeshared", |config| granite(config, true)),
-    Family::new("jetmoe", jetmoe),
+    Family::new("jetmoe", jetmoe).one_by_one(),
 ];
 
 const LINEAR: Layout = Layout::Stacked {

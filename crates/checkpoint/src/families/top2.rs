@@ -14,8 +14,8 @@ use crate::error::CheckpointError;
 use crate::layout::{Layout, Names, Sizes, Tower};
 
 pub(super) const FAMILIES: &[Family] = &[
-    Family::new("nllb-moe", nllb),
-    Family::new("switch_transformers", switch),
+    Family::new("nllb-moe", nllb).one_by_one(),
+    Family::new("switch_transformers", switch).one_by_one(),
 ];
 
 /// The fields that both models have: sizes with the encoder's inner size, layers of both towers.

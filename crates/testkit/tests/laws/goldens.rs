@@ -1,8 +1,9 @@
 //! Real families, known answers, through a cluster.
 
+use expertmesh_coordinator::StepInput;
 use expertmesh_kernels::{Format, bf16_round};
 use expertmesh_placement::Placement;
-use expertmesh_testkit::{Cluster, ClusterSpec, FAMILIES, Golden};
+use expertmesh_testkit::{Cluster, ClusterSpec, FAMILIES, Golden, tensor};
 
 use crate::common::{EXCHANGES, same_bits};
 
@@ -21,7 +22,7 @@ fn relative(got: &[f32], expected: &[f32]) -> f32 {
 async fn through_clusters(case: &'static str, dtype: Format) {
     let golden = Golden::open(case, dtype);
     let experts = golden.expected_experts();
-    let expected = golden.expected("output_grouped_mm");
+    let expected = golden.expected_output();
     let mut first: Option<Vec<f32>> = None;
     for workers in [1, 2, 3] {
         for exchange in EXCHANGES {
@@ -30,11 +31,19 @@ async fn through_clusters(case: &'static str, dtype: Format) {
             spec.wire_dtype = dtype;
             if workers == 2 {
                 // One expert here, all others there.
-                let uneven = (0..8).map(|expert| vec![u32::from(expert != 3)]).collect();
+                let experts = u32::try_from(golden.model.source.spec().routed_experts()).unwrap();
+                let uneven = (0..experts)
+                    .map(|expert| vec![u32::from(expert != 3)])
+                    .collect();
                 spec.placement = Some(Placement::from_table(uneven, 2).unwrap());
             }
             let cluster = Cluster::start(spec).await;
-            let step = cluster.forward(&golden.x).await.unwrap();
+            let input = StepInput {
+                sequence: golden.sequence,
+                ..StepInput::default()
+            };
+            let x = tensor(&golden.x, golden.model.source.spec().hidden);
+            let step = cluster.coordinator().forward_in(x, input).await.unwrap();
             assert_eq!(step.route.tokens, golden.tokens);
             for (token, chosen) in step
                 .route
