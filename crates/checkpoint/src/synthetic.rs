@@ -12,8 +12,6 @@ use expertmesh_routing::{Gate, RouterConfig};
 use crate::error::CheckpointError;
 use crate::spec::{self, LayerSource, LayerSpec, LayerWeights, Weight};
 
-/// The number that a synthetic layer gives itself, and the stream of its random numbers.
-const LAYER: u32 = 0;
 /// As for a checkpoint's sizes: no product of them overflows 64 bits.
 const MAX_SIZE: usize = 1 << 20;
 
@@ -32,6 +30,8 @@ pub struct SyntheticSpec {
     pub kind: ExpertKind,
     /// Seed of gate and experts.
     pub seed: u64,
+    /// Number of the layer in its stack: each has weights of its own.
+    pub layer: u32,
     /// Number format of weights and arithmetic.
     pub dtype: Format,
 }
@@ -58,6 +58,7 @@ impl SyntheticLayer {
             top_k,
             kind,
             seed,
+            layer,
             dtype,
         } = spec;
         let in_range = |argument, value: usize, most: usize, why: &str| {
@@ -93,7 +94,7 @@ impl SyntheticLayer {
         Ok(Self {
             spec: LayerSpec {
                 family: "synthetic".to_owned(),
-                layer: LAYER,
+                layer,
                 hidden,
                 ffn,
                 experts,
@@ -134,9 +135,10 @@ impl LayerSource for SyntheticLayer {
             experts,
             hidden,
             router,
+            layer,
             ..
         } = &self.spec;
-        let values = synthetic_gate(*experts, *hidden, self.seed, LAYER);
+        let values = synthetic_gate(*experts, *hidden, self.seed, *layer);
         let weight = PackedMatrix::from_f32_as(router.dtype, &values, *experts, *hidden).map_err(
             |source| CheckpointError::Matrix {
                 tensor: "synthetic gate".to_owned(),
@@ -144,7 +146,7 @@ impl LayerSource for SyntheticLayer {
             },
         )?;
         Gate::new(router.clone(), weight, None, None).map_err(|source| CheckpointError::Gate {
-            layer: LAYER,
+            layer: *layer,
             source,
         })
     }
@@ -153,10 +155,11 @@ impl LayerSource for SyntheticLayer {
         let experts = self.spec.experts;
         let index = u32::try_from(expert).ok().filter(|_| expert < experts);
         let index = index.ok_or(CheckpointError::NoSuchExpert { expert, experts })?;
-        synthetic_expert(&self.spec.expert, self.seed, LAYER, index).map_err(|source| {
+        let layer = self.spec.layer;
+        synthetic_expert(&self.spec.expert, self.seed, layer, index).map_err(|source| {
             CheckpointError::Expert {
                 what: format!("expert {expert}"),
-                layer: LAYER,
+                layer,
                 source,
             }
         })

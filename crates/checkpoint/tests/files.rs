@@ -119,6 +119,7 @@ const SPEC: SyntheticSpec = SyntheticSpec {
     top_k: 2,
     kind: ExpertKind::Swiglu,
     seed: 7,
+    layer: 0,
     dtype: Format::F32,
 };
 
@@ -152,6 +153,9 @@ fn a_synthetic_layer_follows_from_its_numbers() {
             let other = answer(SyntheticSpec { seed: 8, ..spec });
             assert_ne!(answer(spec).1, other.1, "another seed, another gate");
             assert_eq!(answer(spec).2 == other.2, kind == ExpertKind::Identity);
+            let next = answer(SyntheticSpec { layer: 1, ..spec });
+            assert_ne!(answer(spec).1, next.1, "another layer, another gate");
+            assert_eq!(answer(spec).2 == next.2, kind == ExpertKind::Identity);
         }
     }
 }

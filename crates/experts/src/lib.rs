@@ -14,7 +14,7 @@
 //! 4. [`SharedExpert`]: the one that every token passes, with its own gate.
 //! 5. [`HomeExperts`]: the shared expert and the free ones, which a token's home computes itself.
 //! 6. [`ComputePool`]: which thread computes, decided by the estimated cost.
-//! 7. [`synthetic_expert`] and [`synthetic_gate`]: seeded weights for runs without a checkpoint.
+//! 7. [`synthetic_expert`], [`synthetic_gate`] and [`synthetic_head`]: seeded weights for runs without a checkpoint.
 //!
 //! # Rounding
 //!
@@ -58,4 +58,4 @@ pub use pool::{ComputePool, INLINE_NS, for_each_row_block};
 pub use shared::SharedExpert;
 pub use spec::{Activation, ExpertKind, ExpertSpec};
 pub use swiglu::{SwigluBiases, SwigluExpert};
-pub use synthetic::{synthetic_expert, synthetic_gate};
+pub use synthetic::{SyntheticHead, synthetic_expert, synthetic_gate, synthetic_head};

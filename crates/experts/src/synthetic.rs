@@ -14,8 +14,18 @@ use crate::{Expert, ExpertError, ExpertKind, ExpertSpec, IdentityExpert, MlpExpe
 #[cfg(test)]
 mod tests;
 
-/// The stream of a layer's gate. Experts have the streams below it.
-const GATE: u32 = u32::MAX;
+/// What of a layer is drawn besides its experts. Each has a stream of its own, above those of the
+/// experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum SyntheticHead {
+    /// The head of an early exit, a row for each class.
+    Exit = u32::MAX - 2,
+    /// The router of mixture-of-depths, one row.
+    Depth = u32::MAX - 1,
+    /// The gate, a row for each expert.
+    Gate = u32::MAX,
+}
 
 /// A row whose part across the earlier ones is shorter than this (of a length of about 1) would
 /// have its direction from rounding errors.
@@ -73,14 +83,27 @@ pub fn synthetic_expert(
 /// the rows are random directions.
 #[must_use]
 pub fn synthetic_gate(experts: usize, hidden: usize, seed: u64, layer: u32) -> Vec<f32> {
-    let mut rng = stream(seed, layer, GATE);
-    let mut rows: Vec<Vec<f64>> = Vec::with_capacity(experts);
-    while rows.len() < experts && hidden > 0 {
+    synthetic_head(SyntheticHead::Gate, experts, hidden, seed, layer)
+}
+
+/// Weights `[count, hidden]` of a head, rows of length 1: as [`synthetic_gate`], out of a stream of
+/// its own.
+#[must_use]
+pub fn synthetic_head(
+    head: SyntheticHead,
+    count: usize,
+    hidden: usize,
+    seed: u64,
+    layer: u32,
+) -> Vec<f32> {
+    let mut rng = stream(seed, layer, head as u32);
+    let mut rows: Vec<Vec<f64>> = Vec::with_capacity(count);
+    while rows.len() < count && hidden > 0 {
         let mut row: Vec<f64> = (0..hidden)
             .map(|_| f64::from(symmetric(&mut rng)))
             .collect();
         normalize(&mut row);
-        if experts <= hidden {
+        if count <= hidden {
             // Twice: the first pass leaves errors where the row was nearly a sum of earlier ones.
             for _ in 0..2 {
                 for earlier in &rows {

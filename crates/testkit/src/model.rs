@@ -37,6 +37,7 @@ impl Model {
             expert: spec.kind.to_string(),
             seed: spec.seed,
             free: Vec::new(),
+            layer: spec.layer,
         };
         Self {
             source: Arc::new(SyntheticLayer::new(spec).expect("a shape that exists")),

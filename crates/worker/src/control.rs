@@ -327,6 +327,7 @@ fn synthetic(spec: &v1::SyntheticModel, dtype: Format) -> Result<SyntheticSpec, 
         top_k: spec.top_k as usize,
         kind,
         seed: spec.seed,
+        layer: spec.layer,
         dtype,
     })
 }

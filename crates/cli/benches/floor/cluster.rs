@@ -74,6 +74,7 @@ impl Cluster {
             top_k: TOP_K,
             kind: ExpertKind::Identity,
             seed: 0,
+            layer: 0,
             dtype: Format::F32,
         };
         let synthetic = v1::SyntheticModel {
@@ -84,6 +85,7 @@ impl Cluster {
             expert: "identity".to_owned(),
             seed: 0,
             free: Vec::new(),
+            layer: 0,
         };
         let config = CoordinatorConfig {
             name: "coordinator".to_owned(),

@@ -22,6 +22,7 @@ pub(crate) fn shape(dtype: Format) -> SyntheticSpec {
         top_k: 2,
         kind: ExpertKind::Swiglu,
         seed: 11,
+        layer: 0,
         dtype,
     }
 }

@@ -136,6 +136,7 @@ impl Case {
             top_k: self.top_k,
             kind,
             seed: 1,
+            layer: 0,
             dtype: Format::F32,
         });
         let mut setup = BusSetup::new(self.placement(), self.exchange);

@@ -89,6 +89,7 @@ async fn the_wire_adds_at_most_three_percent() {
         top_k: 2,
         kind: ExpertKind::Identity,
         seed: 3,
+        layer: 0,
         dtype: Format::F32,
     });
     let workers = 4;

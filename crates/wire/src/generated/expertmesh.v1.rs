@@ -73,6 +73,9 @@ pub struct SyntheticModel {
     /// Free experts, which no worker holds: the last of `experts`, by kind.
     #[prost(enumeration = "FreeExpert", repeated, tag = "7")]
     pub free: ::prost::alloc::vec::Vec<i32>,
+    /// Number of the layer in its stack: each has weights of its own.
+    #[prost(uint32, tag = "8")]
+    pub layer: u32,
 }
 /// One MoE layer of a Hugging Face checkpoint, read from the endpoint's own file system.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
