@@ -1,13 +1,14 @@
 //! The commands and their flags. Flags that mean the same have one definition.
 //!
-//! Reading order: [`Cli`] and [`Command`] here; [`model`] (which layer), [`step`] (how a step
-//! runs), [`load`] (what is driven through it), [`process`] (on which processes); [`values`] (their spellings); [`config_file`].
+//! Reading order: [`Cli`] and [`Command`] here; [`model`] (which layer), [`stack`] (how many, and which
+//! tokens are in them), [`step`] (how a step runs), [`load`] (what is driven through it), [`process`] (on which processes); [`values`] (their spellings); [`config_file`].
 
 pub(crate) mod capacity;
 mod config_file;
 pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod process;
+pub(crate) mod stack;
 pub(crate) mod step;
 pub(crate) mod values;
 

@@ -112,6 +112,18 @@ fn checkpoints_that_cannot_be_used() {
     );
     bad_model(&dense, "1", &["layer 1 is not a mixture-of-experts layer"]);
 
+    let model = golden("mixtral");
+    let args = [
+        "launch",
+        "--model",
+        text(&model),
+        "--layer",
+        "1",
+        "--layers",
+        "9",
+    ];
+    fails(2, &args, &["--layers", "from layer 1 on"]);
+
     let greedy = checkpoint_with(
         at,
         "qwen3_moe",
@@ -161,6 +173,25 @@ fn shapes_and_policies_that_contradict_themselves() {
         (&["--workload", "zipf:x"], &["zipf:x", "balanced"]),
         (&["--model", "here"], &["--layer"]),
         (&["--hidden", "2000000"], &["hidden is 2000000"]),
+        (&["--layers", "0"], &["'0'", "--layers", "at least 1"]),
+        (
+            &["--depth-capacity", "1.5"],
+            &["1.5", "--depth-capacity", "at most 1"],
+        ),
+        (&["--depth-capacity", "0"], &["'0'", "0.125"]),
+        (
+            &["--layers", "2", "--exit", "luck:0.5"],
+            &["luck:0.5", "--exit", "entropy"],
+        ),
+        (
+            &["--layers", "2", "--exit", "gap:1.5"],
+            &["gap:1.5", "--exit", "at most 1"],
+        ),
+        (
+            &["--layers", "2", "--exit", "entropy:nan"],
+            &["entropy:nan", "--exit", "above 0"],
+        ),
+        (&["--exit", "entropy:0.5"], &["--exit", "--layers 2"]),
         (&["--bogus"], &["--bogus"]),
     ] {
         fails(2, &[&["launch"], flags].concat(), words);

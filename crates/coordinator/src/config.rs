@@ -7,7 +7,7 @@ use expertmesh_checkpoint::{LayerSource, LayerSpec};
 use expertmesh_exchange::{ExchangeKind, OnLoss, Target};
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
-use expertmesh_routing::{CapacityConfig, WeightDtype};
+use expertmesh_routing::{CapacityConfig, DepthRouter, WeightDtype};
 use expertmesh_transport::LinkOptions;
 use expertmesh_wire::v1;
 
@@ -36,6 +36,8 @@ pub struct CoordinatorConfig {
     pub seed: u64,
     /// Whether gates draw noise, and experts have their capacity of training.
     pub training: bool,
+    /// Which tokens pass through the layer; `None`: all of them. The others go round it.
+    pub depth: Option<Arc<DepthRouter>>,
     /// What a lost worker means.
     pub on_loss: OnLoss,
     /// A step that takes longer ends.
@@ -126,6 +128,16 @@ impl CoordinatorConfig {
             ));
         }
         self.check_bits(spec)?;
+        if let Some(depth) = &self.depth
+            && depth.hidden() != spec.hidden
+        {
+            let expected = format!("{}, the layer's", spec.hidden);
+            return Err(CoordinatorError::field(
+                "depth hidden",
+                depth.hidden(),
+                expected,
+            ));
+        }
         self.check_custom(spec)?;
         self.capacity.validate()?;
         Ok(())

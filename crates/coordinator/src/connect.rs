@@ -64,12 +64,21 @@ impl Coordinator {
     /// [`CoordinatorError`]: a field of `config` that does not fit, a layer that cannot be loaded,
     /// or a worker that cannot be reached, speaks another protocol or cannot load its experts
     /// (named).
-    #[instrument(level = "info", name = "connect", skip_all, fields(workers = config.workers.len()))]
     pub async fn connect(config: CoordinatorConfig) -> Result<Self, CoordinatorError> {
+        config.validate()?;
+        let compute = ComputePool::new(config.threads, &config.name)?;
+        Self::connect_on(config, compute).await
+    }
+
+    /// The same with compute threads that others use too.
+    #[instrument(level = "info", name = "connect", skip_all, fields(workers = config.workers.len()))]
+    pub(crate) async fn connect_on(
+        config: CoordinatorConfig,
+        compute: ComputePool,
+    ) -> Result<Self, CoordinatorError> {
         config.validate()?;
         let gate = Arc::new(config.source.gate()?);
         let home = config.source.home()?;
-        let compute = ComputePool::new(config.threads, &config.name)?;
         let described = describe_all(&config).await?;
         let endpoints = endpoints(&config);
         let names: Arc<[String]> = endpoints.iter().map(|one| one.name.clone()).collect();

@@ -45,6 +45,14 @@ pub enum CoordinatorError {
         /// What would have been right.
         expected: String,
     },
+    /// One of several layers failed.
+    #[error("layer {layer}: {source}")]
+    Layer {
+        /// Number of the layer in its model.
+        layer: u32,
+        /// What it said.
+        source: Box<CoordinatorError>,
+    },
     /// A hidden state is not a number.
     #[error(
         "hidden state of token {token}, element {element} is {value}, expected a finite number; \
@@ -84,6 +92,7 @@ impl CoordinatorError {
             Self::Field { .. } | Self::NotFinite { .. } | Self::Checkpoint(_) => true,
             Self::Routing(_) => true,
             Self::Transport(error) | Self::Worker { source: error, .. } => error.is_input(),
+            Self::Layer { source, .. } => source.is_input(),
             Self::Expert(_) | Self::Step(_) | Self::Internal(_) => false,
         }
     }
@@ -92,6 +101,10 @@ impl CoordinatorError {
     pub fn to_remote(&self) -> RemoteError {
         match self {
             Self::Step(error) => error.to_remote(),
+            Self::Layer { source, .. } => RemoteError {
+                message: self.to_string(),
+                ..source.to_remote()
+            },
             Self::Transport(TransportError::Remote(remote)) => remote.clone(),
             _ if self.is_input() => RemoteError::invalid(self.to_string()),
             _ => RemoteError::new(ErrorCode::Internal, self.to_string()),

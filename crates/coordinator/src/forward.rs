@@ -7,7 +7,7 @@ use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, Target, Tr
 use expertmesh_experts::HomeRows;
 use expertmesh_kernels::{Format, round_bf16};
 use expertmesh_routing::{
-    Admission, AdmitContext, Fate, Overflow, OverflowLedger, Route, SlotMix, admit,
+    Admission, AdmitContext, DepthRoute, Fate, Overflow, OverflowLedger, Route, SlotMix, admit,
 };
 use expertmesh_telemetry::{StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
@@ -34,6 +34,9 @@ pub struct StepOutput {
     pub route: Route,
     /// How tokens were mixed into slots, by a gate that does: the route is then that of the slots.
     pub mix: Option<SlotMix>,
+    /// Who passed through the layer, where it has mixture-of-depths; the others' rows of the output
+    /// are zero.
+    pub depth: Option<DepthRoute>,
     /// What was done for each choice, its fates being the last word.
     pub admission: Admission,
     /// The choices counted by expert.
@@ -82,12 +85,7 @@ impl Coordinator {
         // What a step costs includes the look at its input.
         let begun = monotonic_ns();
         self.check_input(&x, &input)?;
-        let x = if x.is_standard_layout() {
-            x
-        } else {
-            x.as_standard_layout().to_shared()
-        };
-        let x = self.in_dtype(x);
+        let x = self.in_form(x);
         let step = self.next_step.fetch_add(1, Ordering::Relaxed);
         let span = info_span!(spans::STEP, step, tokens = x.nrows());
         self.forward_step(step, begun, x, input)
@@ -95,8 +93,13 @@ impl Coordinator {
             .await
     }
 
-    /// Hidden states in the model's format: what a bf16 model is given, bf16 holds.
-    fn in_dtype(&self, x: ArcArray2<f32>) -> ArcArray2<f32> {
+    /// Hidden states row by row, in the model's format: what a bf16 model is given, bf16 holds.
+    pub(crate) fn in_form(&self, x: ArcArray2<f32>) -> ArcArray2<f32> {
+        let x = if x.is_standard_layout() {
+            x
+        } else {
+            x.as_standard_layout().to_shared()
+        };
         if self.rule().dtype == Format::F32 {
             return x;
         }
@@ -125,8 +128,10 @@ impl Coordinator {
             checked: monotonic_ns(),
             ..Moments::default()
         };
+        let mut around = self.go_round(&x, &input).await?;
+        let (mut input, tokens) = (input, x.nrows());
+        input.padding = around.mask(input.padding.as_deref(), tokens);
         let input = Arc::new(input);
-        let tokens = x.nrows();
         let job = self.gate_job(step, x, &input);
         let gating = job.run(&self.compute).instrument(debug_span!(spans::GATE));
         let Routed {
@@ -134,6 +139,9 @@ impl Coordinator {
             rows: x,
             mix,
         } = gating.await?;
+        if mix.is_some() {
+            around.mixed();
+        }
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
         let context = self.admit_context(step, &input);
@@ -144,9 +152,10 @@ impl Coordinator {
             kept,
             ledger,
             exchange,
-        } = self.plan(step, &route, &admission, &homes, &mut at)?;
+        } = self.plan(step, &route, &admission, &around, &homes, &mut at)?;
         drop(planning);
 
+        let x = self.gather(&around, x).await?;
         let own = exchange.own_choices();
         let ended = self.engine.begin(step, exchange, x.clone());
         let guard = StepGuard {
@@ -186,6 +195,7 @@ impl Coordinator {
         let lost = lost_origins(&exchange, &kept);
         let (output, exchange) = self.combine(exchange, x.nrows(), own).await?;
         let (output, mix) = self.unmix(output, mix, tokens).await?;
+        let (output, depth) = self.scatter(around, output, tokens).await?;
         at.done = monotonic_ns();
 
         for origin in lost {
@@ -212,6 +222,7 @@ impl Coordinator {
             output,
             route,
             mix,
+            depth,
             admission,
             overflow,
             record,

@@ -10,6 +10,10 @@ use crate::error::CoordinatorError;
 pub struct StepInput {
     /// `[tokens]`, true for padding: its choices are skipped.
     pub padding: Option<Vec<bool>>,
+    /// `[tokens]`, true for tokens that are not in the layer, because they left the stack before
+    /// it: their choices are skipped, nothing is sent for them, the shared expert leaves them out,
+    /// and their rows of the output are zero.
+    pub absent: Option<Vec<bool>>,
     /// `[tokens]`, for gates that hash them.
     pub token_ids: Option<Vec<u32>>,
     /// Tokens of a sequence, for capacities and gates that look at one; 0 for one sequence.
@@ -54,6 +58,8 @@ impl StepInput {
         };
         let padding = self.padding.as_ref().map(Vec::len);
         check("padding_mask", padding, tokens, "one a token")?;
+        let absent = self.absent.as_ref().map(Vec::len);
+        check("absent", absent, tokens, "one a token")?;
         let ids = self.token_ids.as_ref().map(Vec::len);
         check("token_ids", ids, tokens, "one a token")?;
         let replay = self.replay.as_ref();
@@ -101,6 +107,7 @@ impl StepInput {
             first_token: request.first_token,
             at_step: request.at_step,
             replay,
+            ..Self::default()
         })
     }
 }

@@ -10,7 +10,9 @@
 //! 5. `shards`: the coordinator's side of `all-to-all`.
 //! 6. `record`: moments and plans → the [`StepRecord`](expertmesh_telemetry::StepRecord) of a step.
 //! 7. `service`: the public `Forward` call; [`to_record`] is its client's inverse.
-//! 8. `floor`: the same messages without the work, for benches.
+//! 8. [`Stack`] (in `stack`): several layers, one after another; `depth` has the tokens that go
+//!    round a layer.
+//! 9. `floor`: the same messages without the work, for benches.
 //!
 //! **This crate does not know** argv, environment variables, exporters, or the worker's code.
 #![forbid(unsafe_code)]
@@ -18,6 +20,7 @@
 mod combine;
 mod config;
 mod connect;
+mod depth;
 mod engine;
 mod error;
 mod floor;
@@ -28,6 +31,7 @@ mod plan;
 mod record;
 mod service;
 mod shards;
+mod stack;
 
 pub use config::{CoordinatorConfig, Defaults};
 pub use connect::Coordinator;
@@ -35,3 +39,4 @@ pub use error::CoordinatorError;
 pub use forward::{StepOutput, StepTraffic};
 pub use input::{Replayed, StepInput};
 pub use service::{CoordinatorService, to_record, to_route};
+pub use stack::{Stack, StackOutput};

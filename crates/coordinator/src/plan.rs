@@ -12,6 +12,7 @@ use expertmesh_transport::monotonic_ns;
 use expertmesh_wire::Tag;
 
 use crate::connect::Coordinator;
+use crate::depth::Around;
 use crate::engine::Exchange;
 use crate::error::CoordinatorError;
 use crate::record::Moments;
@@ -32,23 +33,25 @@ impl Coordinator {
         step: u64,
         route: &Route,
         admission: &Admission,
+        around: &Around,
         homes: &[u32],
         at: &mut Moments,
     ) -> Result<Planned, CoordinatorError> {
         let kind = self.config.exchange;
+        let tokens = around.present(route.tokens);
         let ranges = match kind {
-            ExchangeKind::Star => vec![(COORDINATOR, 0..route.tokens)],
+            ExchangeKind::Star => vec![(COORDINATOR, 0..tokens)],
             ExchangeKind::AllToAll => homes
                 .iter()
                 .copied()
-                .zip(shard_ranges(route.tokens, homes.len()))
+                .zip(shard_ranges(tokens, homes.len()))
                 .filter(|(_, range)| !range.is_empty())
                 .collect(),
         };
         let kept: Vec<KeptChoices> = ranges
             .iter()
             .map(|(_, range)| {
-                let kept = KeptChoices::new(route, admission, range.clone());
+                let kept = around.kept(route, admission, range.clone());
                 match self.rule().one_by_one {
                     true => kept.by_expert(),
                     false => kept,

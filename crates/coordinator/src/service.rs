@@ -14,18 +14,20 @@ use ndarray::ArcArray2;
 use crate::connect::{Coordinator, exchange_to_wire};
 use crate::forward::StepOutput;
 use crate::input::StepInput;
+use crate::stack::Stack;
 
-/// Serves a [`Coordinator`] to its clients.
+/// Serves a [`Stack`] to its clients, which for most is one [`Coordinator`].
 pub struct CoordinatorService {
-    coordinator: Arc<Coordinator>,
+    stack: Arc<Stack>,
 }
 
 // === impl CoordinatorService ===
 
 impl CoordinatorService {
-    /// Serves `coordinator`.
-    pub fn new(coordinator: Arc<Coordinator>) -> Self {
-        Self { coordinator }
+    /// Serves `stack`.
+    pub fn new(stack: impl Into<Stack>) -> Self {
+        let stack = Arc::new(stack.into());
+        Self { stack }
     }
 }
 
@@ -38,7 +40,10 @@ impl CoordinatorControl for CoordinatorService {
         Ok(v1::DescribeReply {
             protocol: Some(protocol_version()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: self.coordinator.config().name.clone(),
+            name: self
+                .stack
+                .first()
+                .map_or_else(String::new, |layer| layer.config().name.clone()),
             boot_id: boot_id(),
             cores: u32::try_from(cores).unwrap_or(u32::MAX),
             threads: 0,
@@ -47,7 +52,7 @@ impl CoordinatorControl for CoordinatorService {
     }
 
     async fn cluster(&self, _request: v1::ClusterRequest) -> Result<v1::ClusterReply, RemoteError> {
-        Ok(self.coordinator.cluster())
+        Ok(self.stack.cluster())
     }
 
     async fn forward(&self, request: v1::ForwardRequest) -> Result<v1::ForwardReply, RemoteError> {
@@ -55,17 +60,25 @@ impl CoordinatorControl for CoordinatorService {
         let x = hidden_states(&request)?;
         let input = StepInput::read(&request)?;
         let want_routing = request.want_routing;
+        let layers = self.stack.layers().len();
+        if want_routing && layers > 1 {
+            return Err(RemoteError::invalid(format!(
+                "`want_routing` is set, expected false for a stack of {layers} layers: the tables \
+                 are those of one layer"
+            )));
+        }
         // A client that hangs up must not leave a step half counted: the step has its own task.
-        let coordinator = Arc::clone(&self.coordinator);
-        let step = tokio::spawn(async move { coordinator.forward_in(x, input).await });
+        let stack = Arc::clone(&self.stack);
+        let step = tokio::spawn(async move { stack.forward_in(x, input).await });
         let step = step
             .await
             .map_err(|error| RemoteError::new(v1::ErrorCode::Internal, error.to_string()))?
             .map_err(|error| error.to_remote())?;
-        let routing = want_routing.then(|| routing(&step));
-        let report = Some(report(&step));
+        let one = step.layers.first().filter(|_| want_routing);
+        let routing = one.map(routing);
+        let report = Some(step.report());
         let output = f32_bytes(step.output.as_slice().unwrap_or_default());
-        self.coordinator.recycle(step.output);
+        self.stack.recycle(step.output);
         Ok(v1::ForwardReply {
             output,
             routing,
@@ -75,7 +88,7 @@ impl CoordinatorControl for CoordinatorService {
 
     async fn traffic(&self, _request: v1::TrafficRequest) -> Result<v1::TrafficReply, RemoteError> {
         let links = self
-            .coordinator
+            .stack
             .traffic()
             .await
             .map_err(|error| error.to_remote())?;
@@ -171,7 +184,7 @@ fn routing(step: &StepOutput) -> v1::Routing {
     }
 }
 
-fn report(step: &StepOutput) -> v1::StepReport {
+pub(crate) fn report(step: &StepOutput) -> v1::StepReport {
     let record = &step.record;
     let phases = Phase::ALL
         .iter()

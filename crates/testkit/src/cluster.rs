@@ -1,5 +1,6 @@
 //! A cluster in one process: real workers, real sockets, a coordinator on the caller's runtime.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use expertmesh_coordinator::{
@@ -8,7 +9,7 @@ use expertmesh_coordinator::{
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy};
-use expertmesh_routing::CapacityConfig;
+use expertmesh_routing::{CapacityConfig, DepthRouter};
 use expertmesh_transport::LinkOptions;
 use expertmesh_worker::WorkerConfig;
 
@@ -31,6 +32,8 @@ pub struct ClusterSpec {
     pub wire_dtype: Format,
     /// Capacity of the experts.
     pub capacity: CapacityConfig,
+    /// Which tokens pass through the layer; `None`: all of them.
+    pub depth: Option<Arc<DepthRouter>>,
     /// What a lost worker means.
     pub on_loss: OnLoss,
     /// A step that takes longer ends.
@@ -67,6 +70,7 @@ impl ClusterSpec {
             exchange: ExchangeKind::default(),
             wire_dtype: Format::F32,
             capacity: CapacityConfig::default(),
+            depth: None,
             on_loss: OnLoss::Fail,
             deadline: Defaults::DEADLINE,
             chunk_bytes: Defaults::CHUNK_BYTES,
@@ -116,7 +120,12 @@ impl ClusterSpec {
     /// # Errors
     /// What [`Coordinator::connect`] says.
     pub async fn connect(&self, addresses: Vec<String>) -> Result<Coordinator, CoordinatorError> {
-        Coordinator::connect(CoordinatorConfig {
+        Coordinator::connect(self.config(addresses)).await
+    }
+
+    /// What a coordinator for workers at `addresses` is told.
+    pub fn config(&self, addresses: Vec<String>) -> CoordinatorConfig {
+        CoordinatorConfig {
             name: "testkit".to_owned(),
             workers: addresses,
             source: self.model.source.clone(),
@@ -127,14 +136,14 @@ impl ClusterSpec {
             capacity: self.capacity,
             seed: 0,
             training: false,
+            depth: self.depth.clone(),
             on_loss: self.on_loss,
             deadline: self.deadline,
             chunk_bytes: self.chunk_bytes,
             credits: self.credits,
             threads: self.threads,
             options: self.options.clone(),
-        })
-        .await
+        }
     }
 }
 

@@ -99,6 +99,7 @@ async fn forward(
         capacity,
         seed: 0,
         training: false,
+        depth: None,
         on_loss: OnLoss::Fail,
         deadline: Defaults::DEADLINE,
         chunk_bytes: Defaults::CHUNK_BYTES,

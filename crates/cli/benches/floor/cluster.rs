@@ -101,6 +101,7 @@ impl Cluster {
             capacity: CapacityConfig::default(),
             seed: 0,
             training: false,
+            depth: None,
             on_loss: OnLoss::Fail,
             deadline: Defaults::DEADLINE,
             chunk_bytes: Defaults::CHUNK_BYTES,

@@ -76,12 +76,21 @@ impl ModelArgs {
     /// # Errors
     /// [`Failure::Input`] for a checkpoint or a shape that cannot be used.
     pub(crate) fn resolve(&self) -> Result<Model, Failure> {
+        self.resolve_at(0)
+    }
+
+    /// Opens the layer that is `at` layers with experts behind the one that the flags name.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`], and a checkpoint that ends before.
+    pub(crate) fn resolve_at(&self, at: u32) -> Result<Model, Failure> {
         let dtype = self.dtype.unwrap_or(Format::F32);
         let seed = self.seed.unwrap_or(0);
         let (source, wire): (Arc<dyn LayerSource>, _) = match &self.model {
             Some(directory) => {
                 let layer = self.layer.unwrap_or(0);
                 let checkpoint = Checkpoint::open(directory)?;
+                let layer = behind(&checkpoint, layer, at)?;
                 // Workers run in directories of their own.
                 let directory = directory.canonicalize().map_err(|error| {
                     Failure::input(format!("cannot open {}: {error}", directory.display()))
@@ -94,7 +103,7 @@ impl ModelArgs {
                 (Arc::new(checkpoint.layer(layer, dtype)?), wire)
             }
             None => {
-                let spec = self.synthetic(dtype, seed);
+                let spec = self.synthetic(dtype, seed, at);
                 let wire = v1::SyntheticModel {
                     hidden: narrow("hidden", spec.hidden)?,
                     ffn: narrow("ffn", spec.ffn)?,
@@ -103,6 +112,7 @@ impl ModelArgs {
                     expert: spec.kind.to_string(),
                     seed,
                     free: Vec::new(),
+                    layer: spec.layer,
                 };
                 let wire = v1::model_source::Source::Synthetic(wire);
                 (Arc::new(SyntheticLayer::new(spec)?), wire)
@@ -136,7 +146,7 @@ impl ModelArgs {
         argv
     }
 
-    fn synthetic(&self, dtype: Format, seed: u64) -> SyntheticSpec {
+    fn synthetic(&self, dtype: Format, seed: u64, layer: u32) -> SyntheticSpec {
         SyntheticSpec {
             hidden: self.hidden.unwrap_or(HIDDEN),
             ffn: self.ffn.unwrap_or(FFN),
@@ -144,6 +154,7 @@ impl ModelArgs {
             top_k: self.top_k.unwrap_or(TOP_K),
             kind: self.expert.unwrap_or(ExpertKind::Swiglu),
             seed,
+            layer,
             dtype,
         }
     }
@@ -177,6 +188,22 @@ impl Model {
             wire_dtype: wire_dtype.to_string(),
         }
     }
+}
+
+/// The layer with experts that is `at` of them behind `first`.
+fn behind(checkpoint: &Checkpoint, first: u32, at: u32) -> Result<u32, Failure> {
+    if at == 0 {
+        return Ok(first);
+    }
+    let rest = checkpoint.moe_layers().iter().filter(|one| **one >= first);
+    let count = rest.clone().count();
+    rest.copied().nth(at as usize).ok_or_else(|| {
+        Failure::input(format!(
+            "--layers asks for more than the {count} layers with experts that {} has from layer \
+             {first} on",
+            checkpoint.directory().display()
+        ))
+    })
 }
 
 fn narrow(flag: &str, value: usize) -> Result<u32, Failure> {

@@ -69,6 +69,23 @@ fn flags_for_a_child_are_read_as_they_were_given() {
 }
 
 #[test]
+fn flags_of_a_stack_are_read_as_they_were_given() {
+    for exit in ["probability:0.9", "gap:0.25", "classifier:1", "entropy:1.5"] {
+        let given = ["--layers", "3", "--depth-capacity", "0.125", "--exit", exit];
+        let first = launch_flags(&given);
+        assert_eq!(first.stack().to_argv(), given);
+        let name = first.stack().describe("synthetic".to_owned());
+        assert_eq!(
+            name,
+            format!("synthetic, 3 layers, depth 0.125, exit {exit}")
+        );
+    }
+    let one = launch_flags(&["--layers", "1"]);
+    assert!(!one.stack().residual());
+    assert_eq!(one.stack().describe("synthetic".to_owned()), "synthetic");
+}
+
+#[test]
 fn times_are_numbers_with_units() {
     use std::time::Duration;
     use values::Wait;

@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use clap::Args;
-use expertmesh_coordinator::{Coordinator, CoordinatorConfig, CoordinatorService};
+use expertmesh_coordinator::{CoordinatorConfig, CoordinatorService, Stack};
 use expertmesh_transport::{LinkOptions, Listener, serve_coordinator};
 
-use crate::args::model::ModelArgs;
-use crate::args::step::StepArgs;
+use crate::args::model::{Model, ModelArgs};
+use crate::args::stack::StackArgs;
+use crate::args::step::{StepArgs, StepOptions};
 use crate::args::values::{at_least_one, whole};
 use crate::cluster::{Ready, Role, die_with_parent};
 use crate::commands::cores;
@@ -41,6 +42,8 @@ pub(crate) struct CoordinatorArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    stack: StackArgs,
+    #[command(flatten)]
     step: StepArgs,
     /// Process to die with; its launcher says so
     #[arg(long, value_name = "PID", hide = true, value_parser = whole::<u32>)]
@@ -54,20 +57,51 @@ pub(crate) struct CoordinatorArgs {
 pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
     let mut signals = Signals::take()?;
     args.die_with_parent.map_or(Ok(()), die_with_parent)?;
-    let model = args.model.resolve()?;
-    let experts = model.source.spec().experts;
+    let models = args.stack.layers(&args.model)?;
+    let first = &models[0];
+    let (experts, workers) = (first.source.spec().experts, args.workers.len());
     let step = args
         .step
-        .resolve(experts, args.workers.len(), model.dtype, model.seed)?;
+        .resolve(experts, workers, first.dtype, first.seed)?;
+    let exit = args.stack.exit(first)?;
     let options = LinkOptions::default();
     // Bound first: a port that is taken is told before the workers load anything.
     let listener = Listener::bind(&args.listen, &options)?;
-    let config = CoordinatorConfig {
+    let configs = models
+        .into_iter()
+        .map(|model| config(&args, model, &step, &options))
+        .collect::<Result<_, _>>()?;
+    let stack = tokio::select! {
+        connected = Stack::connect(configs, args.stack.residual(), exit) => connected?,
+        signal = signals.next() => {
+            tracing::info!(signal, "coordinator stops before it served");
+            return Ok(());
+        }
+    };
+    let service = CoordinatorService::new(stack);
+    Ready::new(Role::Coordinator, &args.name, listener.local_addr()).announce()?;
+    let stopped = async move {
+        let signal = signals.next().await;
+        tracing::info!(signal, "coordinator stops");
+    };
+    listener.health().set_ready(true);
+    Ok(serve_coordinator(listener, Arc::new(service), stopped).await?)
+}
+
+/// What the coordinator of one layer is told.
+fn config(
+    args: &CoordinatorArgs,
+    model: Model,
+    step: &StepOptions,
+    options: &LinkOptions,
+) -> Result<CoordinatorConfig, Failure> {
+    Ok(CoordinatorConfig {
         name: args.name.clone(),
-        workers: args.workers,
+        workers: args.workers.clone(),
+        depth: args.stack.depth(&model)?,
         source: model.source,
         model: model.wire,
-        placement: step.placement,
+        placement: step.placement.clone(),
         exchange: step.exchange,
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
@@ -78,21 +112,6 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
         chunk_bytes: step.chunk_bytes,
         credits: step.credits,
         threads: args.threads.unwrap_or_else(cores).get(),
-        options,
-    };
-    let coordinator = tokio::select! {
-        connected = Coordinator::connect(config) => connected?,
-        signal = signals.next() => {
-            tracing::info!(signal, "coordinator stops before it served");
-            return Ok(());
-        }
-    };
-    let service = CoordinatorService::new(Arc::new(coordinator));
-    Ready::new(Role::Coordinator, &args.name, listener.local_addr()).announce()?;
-    let stopped = async move {
-        let signal = signals.next().await;
-        tracing::info!(signal, "coordinator stops");
-    };
-    listener.health().set_ready(true);
-    Ok(serve_coordinator(listener, Arc::new(service), stopped).await?)
+        options: options.clone(),
+    })
 }

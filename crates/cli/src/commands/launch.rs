@@ -15,6 +15,7 @@ use expertmesh_wire::v1;
 use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
 use crate::args::process::ProcessArgs;
+use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
 use crate::args::values::push;
 use crate::cluster::{LocalCluster, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
@@ -34,6 +35,7 @@ use crate::tensors::Hidden;
   expertmesh launch --workers 3 --experts 16 --top-k 4 --exchange star --workload zipf:1.2
   expertmesh launch --model Mixtral-8x7B-v0.1 --layer 0 --dtype bf16 --report report.json
   expertmesh launch --capacity-factor 1.25 --workload hot:0.4
+  expertmesh launch --layers 4 --depth-capacity 0.5 --exit probability:0.9
   expertmesh launch --config cluster/local.toml --workers 2 --stay
 
 A run is a function of its flags: the digest at its end is the same for any number of workers,
@@ -56,6 +58,8 @@ pub(crate) struct LaunchArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    stack: StackArgs,
+    #[command(flatten)]
     step: StepArgs,
     #[command(flatten)]
     load: LoadArgs,
@@ -67,12 +71,19 @@ impl LaunchArgs {
     pub(crate) fn layer_and_step(&self) -> (&ModelArgs, &StepArgs) {
         (&self.model, &self.step)
     }
+
+    /// The same for the stack.
+    pub(crate) fn stack(&self) -> &StackArgs {
+        &self.stack
+    }
 }
 
 /// Everything that the flags ask for, checked before a process is started.
 struct Plan {
     workers: WorkerOptions,
     model: Model,
+    /// Name of the stack, for the report's identity.
+    name: String,
     step: StepOptions,
     workload: Workload,
     report: Option<ReportFile>,
@@ -107,7 +118,10 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         ));
     }
     let workers = args.processes.options(log_format);
-    let model = args.model.resolve()?;
+    let mut layers = args.stack.layers(&args.model)?;
+    let model = layers.swap_remove(0);
+    args.stack.depth(&model)?;
+    args.stack.exit(&model)?;
     let spec = model.source.spec();
     let step = args
         .step
@@ -116,6 +130,7 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         workers,
         workload: workload(&args.load, spec, model.seed)?,
         report: args.report.as_deref().map(ReportFile::at).transpose()?,
+        name: args.stack.describe(model.describe()),
         model,
         step,
     })
@@ -175,7 +190,7 @@ async fn drive_cluster(
         steps: load.steps(),
         warmup: load.warmup(),
         seed: plan.model.seed,
-        model: plan.model.describe(),
+        model: plan.name.clone(),
         shape: Some(plan.model.shape(tokens, plan.step.wire_dtype)),
     };
     let progress = Progress::steps(options.warmup + options.steps);
@@ -219,6 +234,7 @@ async fn stay(
 /// The flags of the coordinator process.
 fn coordinator_flags(args: &LaunchArgs) -> Vec<OsString> {
     let mut flags = args.model.to_argv();
+    flags.extend(args.stack.to_argv());
     flags.extend(args.step.to_argv());
     push(&mut flags, "--listen", args.listen.as_ref());
     flags

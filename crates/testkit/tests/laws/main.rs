@@ -11,9 +11,11 @@
 mod bits;
 mod common;
 mod conservation;
+mod depth;
 mod frames;
 mod goldens;
 mod ledger;
 mod loss;
 mod overflow;
 mod sessions;
+mod stack;

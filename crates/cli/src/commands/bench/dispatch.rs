@@ -258,6 +258,7 @@ fn config(plan: &Plan, workers: Vec<String>) -> CoordinatorConfig {
         capacity: step.capacity,
         seed: 0,
         training: false,
+        depth: None,
         on_loss: step.on_loss,
         deadline: step.deadline.0,
         chunk_bytes: step.chunk_bytes,

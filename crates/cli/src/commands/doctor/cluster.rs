@@ -126,6 +126,7 @@ async fn drive_cluster(
         capacity: step.capacity,
         seed: 0,
         training: false,
+        depth: None,
         on_loss: step.on_loss,
         deadline: step.deadline.0,
         chunk_bytes: step.chunk_bytes,
