@@ -25,6 +25,8 @@
 //! Where senders or sequences have capacities of their own, a permutation changes who shares one,
 //! and only the first line is promised.
 //!
+//! [`CapacityScope`]: crate::CapacityScope
+//! [`CapacityShare`]: crate::CapacityShare
 //! [`QueueOrder`]: crate::QueueOrder
 //! [`WeightRule`]: crate::WeightRule
 
@@ -53,9 +55,6 @@ use crate::{
     error::RoutingError,
     route::{Fate, Route},
 };
-
-#[cfg(doc)]
-use crate::capacity::{CapacityScope, CapacityShare};
 
 /// Applies the capacity rule to a route.
 ///

@@ -28,7 +28,7 @@ pub struct AdmitContext<'a> {
 /// no capacity and are never full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FreeExpert {
-    /// Adds nothing: its choices are [`Fate::Skipped`] (MoE++'s zero expert).
+    /// Adds nothing: its choices are [`Fate::Skipped`](crate::Fate::Skipped) (MoE++'s zero expert).
     Null,
     /// Gives the row back (LongCat's zero-computation expert, MoE++'s copy expert).
     Identity,

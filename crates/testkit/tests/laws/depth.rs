@@ -200,7 +200,8 @@ async fn who_goes_round_uses_no_capacity() {
         .collect();
     let route = Parts::load(small(Format::F32).source.as_ref()).route(&alone, None);
     let admission = admit(&route, &capacity, &AdmitContext::default()).unwrap();
-    let expected = OverflowLedger::tally(&route, &admission.fates, &capacity).unwrap();
+    let context = AdmitContext::default();
+    let expected = OverflowLedger::tally(&route, &admission, &capacity, &context).unwrap();
     assert_eq!(deep.overflow.capacity, expected.capacity);
     assert!(expected.totals().dropped > 0, "a case that says something");
     let counts = deep.overflow.per_expert.iter().zip(&expected.per_expert);
