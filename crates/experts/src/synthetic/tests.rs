@@ -23,6 +23,23 @@ fn answer(spec: &ExpertSpec, seed: u64, layer: u32, expert: u32) -> u64 {
 }
 
 #[test]
+fn every_head_has_a_stream_of_its_own() {
+    let heads = [
+        SyntheticHead::Exit,
+        SyntheticHead::Depth,
+        SyntheticHead::Gate,
+    ];
+    let rows = heads.map(|head| synthetic_head(head, 1, 40, 7, 0));
+    for row in &rows {
+        let length: f32 = row.iter().map(|value| value * value).sum();
+        assert!((length - 1.0).abs() < 1e-5, "{length}");
+    }
+    assert_eq!(rows[2], synthetic_gate(1, 40, 7, 0));
+    assert!(rows[0] != rows[1] && rows[1] != rows[2] && rows[0] != rows[2]);
+    assert_ne!(rows[1], synthetic_head(SyntheticHead::Depth, 1, 40, 7, 1));
+}
+
+#[test]
 fn the_bits_are_pinned() {
     // These hold on every CPU and system: recorded runs name seeds and expect these weights.
     let swiglu = answer(&spec(ExpertKind::Swiglu, Format::F32), 7, 0, 0);
