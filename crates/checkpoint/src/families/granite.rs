@@ -13,6 +13,7 @@ use crate::spec::{Combine, SharedKind, SharedSpec};
 
 pub(super) const FAMILIES: &[Family] = &[
     Family::new("granitemoe", |config| granite(config, false)),
+    Family::new("granitemoe_swa", |config| granite(config, true)),
     Family::new("granitemoehybrid", |config| granite(config, true)),
     Family::new("granitemoeshared", |config| granite(config, true)),
     Family::new("jetmoe", jetmoe).one_by_one(),

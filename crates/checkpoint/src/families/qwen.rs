@@ -22,6 +22,12 @@ pub(super) const FAMILIES: &[Family] = &[
     Family::new("qwen2_moe", qwen2_moe),
     Family::new("qwen3_moe", qwen3_moe),
     Family::new("qwen3_next", qwen3_next),
+    Family {
+        model_type: "qwen3_omni_moe",
+        one_by_one: false,
+        nested: &["thinker_config", "text_config"],
+        read: qwen3_omni_moe,
+    },
     Family::in_text_config("qwen3_5_moe", qwen3_5_moe),
     Family::new("qwen3_5_moe_text", qwen3_5_moe),
     Family::in_text_config("qwen3_vl_moe", qwen3_vl_moe),
@@ -66,6 +72,19 @@ fn qwen3_next(config: &Config) -> Result<Model, CheckpointError> {
         ..model
     };
     with_shared(config, model)
+}
+
+/// The thinker's language model: Qwen3-MoE, normalised unless the configuration says otherwise.
+fn qwen3_omni_moe(config: &Config) -> Result<Model, CheckpointError> {
+    let model = model(config, MOE_FIELDS, true)?;
+    Ok(Model {
+        moe_layers: stepped_layers(config, model.layers, &[])?,
+        names: Names {
+            prefixes: &["thinker.model.layers.{layer}.mlp."],
+            ..NAMES
+        },
+        ..model
+    })
 }
 
 /// Always normalised, experts in every layer.
