@@ -165,7 +165,16 @@ fn request(
 ) -> v1::ForwardRequest {
     workload.fill(step, rows);
     let tokens = workload.shape().tokens;
-    forward_request(cluster, tokens, rows, workload.padding(), false)
+    let ids = match cluster.gate.as_str() {
+        "hash" => workload.token_ids(step),
+        _ => Vec::new(),
+    };
+    v1::ForwardRequest {
+        token_ids: ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+        // What is random follows the workload's step, so warm-up changes nothing.
+        at_step: Some(step),
+        ..forward_request(cluster, tokens, rows, workload.padding(), false)
+    }
 }
 
 /// The cluster's counters, if every endpoint tells them. One that was lost would be asked in vain,

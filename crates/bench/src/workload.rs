@@ -30,6 +30,8 @@ pub use pattern::Pattern;
 pub use selftest::{Claim, SelfTest};
 pub use skew::Skew;
 
+use rand_chacha::rand_core::Rng as _;
+
 use crate::draw::generator;
 use crate::workload::rows::{add_gate_rows, fill_normal};
 
@@ -229,6 +231,15 @@ impl Workload {
                 add_gate_rows(&mut random, &chosen, self.shape, gate, rows);
             }
         }
+    }
+
+    /// Token ids `[T]` of `step`, for gates that hash them: even over a vocabulary of 2¹⁵.
+    pub fn token_ids(&self, step: u64) -> Vec<u32> {
+        // A stream apart from that of the rows.
+        let mut random = generator(!self.seed, step);
+        (0..self.shape.tokens)
+            .map(|_| random.next_u32() >> 17)
+            .collect()
     }
 
     /// The rows `[T, H]` of `step` in memory of their own.

@@ -1,13 +1,15 @@
 //! A layer out of a seed: the same on every machine that is told the same numbers.
 
+mod gate;
+
 use std::sync::Arc;
 
 use expertmesh_experts::{
-    Activation, Expert, ExpertError, ExpertKind, ExpertSource, ExpertSpec, SharedExpert,
-    synthetic_expert, synthetic_gate,
+    Activation, Expert, ExpertError, ExpertKind, ExpertSource, ExpertSpec, IdentityExpert,
+    SharedExpert, synthetic_expert, synthetic_mixed,
 };
-use expertmesh_kernels::{Format, PackedMatrix};
-use expertmesh_routing::{Gate, RouterConfig};
+use expertmesh_kernels::Format;
+use expertmesh_routing::{FreeExpert, Gate, RouterConfig, RouterPreset};
 
 use crate::error::CheckpointError;
 use crate::spec::{self, LayerSource, LayerSpec, LayerWeights, Weight};
@@ -36,7 +38,7 @@ pub struct SyntheticSpec {
     pub dtype: Format,
 }
 
-/// A layer with random weights and Mixtral's router.
+/// A layer with random weights and Mixtral's router, unless it is given another.
 #[derive(Clone, Debug)]
 pub struct SyntheticLayer {
     spec: LayerSpec,
@@ -125,6 +127,56 @@ impl SyntheticLayer {
     }
 }
 
+// === gates ===
+
+impl SyntheticLayer {
+    /// The same layer with another router, which may add free experts to those of the spec.
+    ///
+    /// # Errors
+    /// What the preset refuses for this layer's experts and choices.
+    pub fn with_gate(mut self, preset: &RouterPreset) -> Result<Self, CheckpointError> {
+        let LayerSpec {
+            experts,
+            top_k,
+            router,
+            layer,
+            ..
+        } = &self.spec;
+        let router = preset
+            .config(*experts, *top_k, router.dtype)
+            .map_err(|source| CheckpointError::Gate {
+                layer: *layer,
+                source,
+            })?;
+        self.set_router(router);
+        Ok(self)
+    }
+
+    /// The same layer with free experts after its own, for whoever does not run the gate.
+    #[must_use]
+    pub fn with_free(mut self, free: Vec<FreeExpert>) -> Self {
+        let router = RouterConfig {
+            experts: self.spec.experts + free.len(),
+            free,
+            ..self.spec.router.clone()
+        };
+        self.set_router(router);
+        self
+    }
+
+    fn set_router(&mut self, router: RouterConfig) {
+        self.spec.experts = router.experts;
+        self.spec.free_experts = router.free.len();
+        self.spec.top_k = router.top_k;
+        let gate = &mut self.spec.weights.gate;
+        *gate = Weight {
+            parameters: (router.columns() * self.spec.hidden) as u64,
+            bytes: (router.columns() * self.spec.hidden * router.dtype.bytes()) as u64,
+        };
+        self.spec.router = router;
+    }
+}
+
 impl LayerSource for SyntheticLayer {
     fn spec(&self) -> &LayerSpec {
         &self.spec
@@ -132,20 +184,12 @@ impl LayerSource for SyntheticLayer {
 
     fn gate(&self) -> Result<Gate, CheckpointError> {
         let LayerSpec {
-            experts,
             hidden,
             router,
             layer,
             ..
         } = &self.spec;
-        let values = synthetic_gate(*experts, *hidden, self.seed, *layer);
-        let weight = PackedMatrix::from_f32_as(router.dtype, &values, *experts, *hidden).map_err(
-            |source| CheckpointError::Matrix {
-                tensor: "synthetic gate".to_owned(),
-                source,
-            },
-        )?;
-        Gate::new(router.clone(), weight, None, None).map_err(|source| CheckpointError::Gate {
+        gate::seeded(router, *hidden, self.seed, *layer).map_err(|source| CheckpointError::Gate {
             layer: *layer,
             source,
         })
@@ -155,13 +199,19 @@ impl LayerSource for SyntheticLayer {
         let experts = self.spec.experts;
         let index = u32::try_from(expert).ok().filter(|_| expert < experts);
         let index = index.ok_or(CheckpointError::NoSuchExpert { expert, experts })?;
-        let layer = self.spec.layer;
-        synthetic_expert(&self.spec.expert, self.seed, layer, index).map_err(|source| {
-            CheckpointError::Expert {
-                what: format!("expert {expert}"),
-                layer,
-                source,
-            }
+        let (layer, shape) = (self.spec.layer, &self.spec.expert);
+        let free = expert.checked_sub(self.spec.routed_experts());
+        let made = match free.and_then(|at| self.spec.router.free.get(at)) {
+            None => synthetic_expert(shape, self.seed, layer, index),
+            Some(FreeExpert::Constant) => synthetic_mixed(shape, self.seed, layer, index),
+            // A null expert is asked for nothing: its choices are skipped.
+            Some(FreeExpert::Identity | FreeExpert::Null) => IdentityExpert::new(shape.hidden)
+                .map(|expert| -> Arc<dyn Expert> { Arc::new(expert) }),
+        };
+        made.map_err(|source| CheckpointError::Expert {
+            what: format!("expert {expert}"),
+            layer,
+            source,
         })
     }
 

@@ -30,12 +30,15 @@ pub(crate) struct Hidden {
     pub(crate) padding: Option<Vec<bool>>,
     /// `[tokens]`, true for tokens that losses count.
     pub(crate) attention: Option<Vec<bool>>,
+    /// `[tokens]`, for gates that hash them.
+    pub(crate) token_ids: Option<Vec<u32>>,
 }
 
 // === impl Hidden ===
 
 impl Hidden {
-    /// Reads `hidden_states` (F32 or BF16), `padding_mask` and `attention_mask` of `file`.
+    /// Reads `hidden_states` (F32 or BF16), `padding_mask`, `attention_mask` and `token_ids` of
+    /// `file`.
     ///
     /// # Errors
     /// [`Failure::Input`]: a file that is no safetensors file, a tensor that is missing, not known,
@@ -74,7 +77,16 @@ impl Hidden {
             rows,
             padding,
             attention,
+            token_ids: token_ids(&tensors, file, tokens)?,
         })
+    }
+
+    /// Tokens of a sequence: S of `[B, S, H]`, all of `[T, H]`.
+    pub(crate) fn sequence(&self) -> usize {
+        match *self.shape.as_slice() {
+            [_, sequence, _] => sequence,
+            _ => self.tokens,
+        }
     }
 
     /// Checks the rows against a layer.
@@ -110,6 +122,33 @@ fn mask(
         return Err(wrong_shape(file, name, &shape, &expected));
     }
     Ok(Some(values))
+}
+
+fn token_ids(
+    tensors: &TensorFile,
+    file: &Path,
+    tokens: usize,
+) -> Result<Option<Vec<u32>>, Failure> {
+    const NAME: &str = "token_ids";
+    if !tensors.contains(NAME) {
+        return Ok(None);
+    }
+    let (shape, values) = tensors.i64(NAME)?;
+    if values.len() != tokens {
+        let expected = format!("{tokens} values, one for each token of hidden_states");
+        return Err(wrong_shape(file, NAME, &shape, &expected));
+    }
+    let id = |(token, value): (usize, i64)| {
+        u32::try_from(value).map_err(|_| {
+            Failure::input(format!(
+                "tensor {NAME:?} in {} holds {value} at token {token}, expected 0 to {}",
+                file.display(),
+                u32::MAX
+            ))
+        })
+    };
+    let ids = values.into_iter().enumerate().map(id);
+    Ok(Some(ids.collect::<Result<_, _>>()?))
 }
 
 /// The coordinator would refuse them too; here the answer comes before a process is started.

@@ -9,7 +9,8 @@
 //! 4. `engine`: the steps under way, and the frames and losses that reach them.
 //! 5. `shards`: the coordinator's side of `all-to-all`.
 //! 6. `record`: moments and plans → the [`StepRecord`](expertmesh_telemetry::StepRecord) of a step.
-//! 7. `service`: the public `Forward` call; [`to_record`] is its client's inverse.
+//! 7. `service`: the public `Forward` call; [`to_record`] and [`RoutingTables`] (in `tables`)
+//!    are its client's inverse.
 //! 8. [`Stack`] (in `stack`): several layers, one after another; `depth` has the tokens that go
 //!    round a layer.
 //! 9. `floor`: the same messages without the work, for benches.
@@ -32,11 +33,13 @@ mod record;
 mod service;
 mod shards;
 mod stack;
+mod tables;
 
 pub use config::{CoordinatorConfig, Defaults};
 pub use connect::Coordinator;
 pub use error::CoordinatorError;
 pub use forward::{StepOutput, StepTraffic};
 pub use input::{Replayed, StepInput};
-pub use service::{CoordinatorService, to_record, to_route};
+pub use service::{CoordinatorService, to_record};
 pub use stack::{Stack, StackOutput};
+pub use tables::{RoutingTables, SlotTables, to_route};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use expertmesh_exchange::OnLoss;
 use expertmesh_kernels::{Format, NUMERICS};
-use expertmesh_routing::{Fate, Route};
+use expertmesh_routing::Fate;
 use expertmesh_telemetry::{Phase, StepRecord};
 use expertmesh_transport::{CoordinatorControl, boot_id};
 use expertmesh_wire::{RemoteError, check_protocol, format_to_wire, protocol_version, v1};
@@ -272,59 +272,4 @@ pub fn to_record(report: &v1::StepReport, endpoints: usize) -> StepRecord {
         }
     }
     record
-}
-
-/// The route and fates that a [`v1::Routing`] carries, of `tokens` tokens.
-///
-/// # Errors
-/// Tables whose lengths contradict each other, named.
-pub fn to_route(
-    routing: &v1::Routing,
-    tokens: usize,
-    top_k: usize,
-    experts: usize,
-) -> Result<(Route, Vec<Fate>), String> {
-    let word = |word: &[u8]| [word[0], word[1], word[2], word[3]];
-    let f32s = |bytes: &[u8]| -> Vec<f32> {
-        bytes
-            .chunks_exact(4)
-            .map(|one| f32::from_le_bytes(word(one)))
-            .collect()
-    };
-    let check = |name: &str, held: usize, expected: usize| match held == expected {
-        true => Ok(()),
-        false => Err(format!("`{name}` holds {held} bytes, expected {expected}")),
-    };
-    let choices = tokens * top_k;
-    check(
-        "router_logits",
-        routing.router_logits.len(),
-        tokens * experts * 4,
-    )?;
-    check("chosen_expert", routing.chosen_expert.len(), choices * 4)?;
-    check("gate_weight", routing.gate_weight.len(), choices * 4)?;
-    check("fate", routing.fate.len(), choices)?;
-    let chosen = routing
-        .chosen_expert
-        .chunks_exact(4)
-        .map(|one| u32::from_le_bytes(word(one)));
-    let fates = routing.fate.iter().map(|byte| match byte {
-        0 => Ok(Fate::Computed),
-        1 => Ok(Fate::Rerouted),
-        2 => Ok(Fate::Dropped),
-        3 => Ok(Fate::Skipped),
-        4 => Ok(Fate::Lost),
-        other => Err(format!("`fate` holds {other}, expected 0 to 4")),
-    });
-    let route = Route {
-        tokens,
-        top_k,
-        offsets: None,
-        experts_total: experts,
-        logits: f32s(&routing.router_logits),
-        experts: chosen.collect(),
-        weights: f32s(&routing.gate_weight),
-        padding: None,
-    };
-    Ok((route, fates.collect::<Result<_, _>>()?))
 }

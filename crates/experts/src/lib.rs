@@ -37,6 +37,7 @@ mod expert;
 mod home;
 mod identity;
 mod latent;
+mod mixed;
 mod mlp;
 mod pool;
 mod shared;
@@ -53,9 +54,12 @@ pub use expert::{Expert, ExpertSource, Scratch};
 pub use home::{HomeExperts, HomeRows, decode_rows};
 pub use identity::IdentityExpert;
 pub use latent::LatentExpert;
+pub use mixed::MixedExpert;
 pub use mlp::MlpExpert;
 pub use pool::{ComputePool, INLINE_NS, for_each_row_block};
 pub use shared::SharedExpert;
 pub use spec::{Activation, ExpertKind, ExpertSpec};
 pub use swiglu::{SwigluBiases, SwigluExpert};
-pub use synthetic::{SyntheticHead, synthetic_expert, synthetic_gate, synthetic_head};
+pub use synthetic::{
+    SyntheticHead, synthetic_expert, synthetic_gate, synthetic_head, synthetic_mixed,
+};

@@ -9,7 +9,10 @@ use expertmesh_kernels::PackedMatrix;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::{Expert, ExpertError, ExpertKind, ExpertSpec, IdentityExpert, MlpExpert, SwigluExpert};
+use crate::{
+    Expert, ExpertError, ExpertKind, ExpertSpec, IdentityExpert, MixedExpert, MlpExpert,
+    SwigluExpert,
+};
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +22,10 @@ mod tests;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum SyntheticHead {
+    /// The projection of a cosine gate, a row for each element of its result.
+    Projection = u32::MAX - 4,
+    /// What a noisy gate scales its noise by, a row for each expert.
+    GateNoise = u32::MAX - 3,
     /// The head of an early exit, a row for each class.
     Exit = u32::MAX - 2,
     /// The router of mixture-of-depths, one row.
@@ -74,6 +81,29 @@ pub fn synthetic_expert(
         }
         ExpertKind::Identity => Arc::new(IdentityExpert::new(hidden)?),
     })
+}
+
+/// A constant expert with uniform random weights, as those of [`synthetic_expert`].
+///
+/// # Errors
+///
+/// [`ExpertError::ZeroDimension`] if the spec has an empty dimension.
+pub fn synthetic_mixed(
+    spec: &ExpertSpec,
+    seed: u64,
+    layer: u32,
+    expert: u32,
+) -> Result<Arc<dyn Expert>, ExpertError> {
+    let (hidden, dtype) = (spec.hidden, spec.dtype);
+    let mut rng = stream(seed, layer, expert);
+    let bound = 1.0 / (hidden.max(1) as f32).sqrt();
+    let mix: Vec<f32> = (0..2 * hidden)
+        .map(|_| bound * symmetric(&mut rng))
+        .collect();
+    let mut vector: Vec<f32> = (0..hidden).map(|_| symmetric(&mut rng)).collect();
+    crate::expert::round_to(dtype, &mut vector);
+    let mix = PackedMatrix::from_f32_as(dtype, &mix, 2, hidden)?;
+    Ok(Arc::new(MixedExpert::new(mix, vector, dtype)?))
 }
 
 /// Weights `[experts, hidden]` for a gate, rows of length 1.

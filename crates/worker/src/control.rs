@@ -8,7 +8,7 @@ use expertmesh_checkpoint::{Checkpoint, Combine, LayerSource, SyntheticLayer, Sy
 use expertmesh_exchange::{ClockMap, CombineRule, HostTable, Limits, OnLoss};
 use expertmesh_experts::{ComputePool, Expert, ExpertKind, HomeExperts};
 use expertmesh_kernels::{Format, NUMERICS};
-use expertmesh_routing::WeightDtype;
+use expertmesh_routing::{FreeExpert, WeightDtype};
 use expertmesh_transport::{LinkOptions, StreamHello, WorkerControl, monotonic_ns, open_stream};
 use expertmesh_wire::{
     ErrorCode, RemoteError, check_protocol, format_from_wire, protocol_version, v1,
@@ -234,7 +234,8 @@ fn load(
         .collect();
     let source: Box<dyn LayerSource> = match &model.source {
         Some(v1::model_source::Source::Synthetic(spec)) => {
-            Box::new(SyntheticLayer::new(synthetic(spec, dtype)?)?)
+            let free = free_experts(spec)?;
+            Box::new(SyntheticLayer::new(synthetic(spec, dtype)?)?.with_free(free))
         }
         Some(v1::model_source::Source::Checkpoint(from)) => {
             Box::new(Checkpoint::open(Path::new(&from.directory))?.layer(from.layer, dtype)?)
@@ -312,6 +313,20 @@ fn load_custom(
     })
 }
 
+fn free_experts(spec: &v1::SyntheticModel) -> Result<Vec<FreeExpert>, WorkerError> {
+    let known = |kind: &i32| match v1::FreeExpert::try_from(*kind) {
+        Ok(v1::FreeExpert::Null) => Ok(FreeExpert::Null),
+        Ok(v1::FreeExpert::Identity) => Ok(FreeExpert::Identity),
+        Ok(v1::FreeExpert::Constant) => Ok(FreeExpert::Constant),
+        Ok(v1::FreeExpert::Unspecified) | Err(_) => Err(WorkerError::field(
+            "model.synthetic.free",
+            kind,
+            "1 (null), 2 (identity) or 3 (constant)",
+        )),
+    };
+    spec.free.iter().map(known).collect()
+}
+
 fn synthetic(spec: &v1::SyntheticModel, dtype: Format) -> Result<SyntheticSpec, WorkerError> {
     let kind: ExpertKind = spec.expert.parse().map_err(|_| {
         WorkerError::field(
@@ -323,7 +338,7 @@ fn synthetic(spec: &v1::SyntheticModel, dtype: Format) -> Result<SyntheticSpec, 
     Ok(SyntheticSpec {
         hidden: spec.hidden as usize,
         ffn: spec.ffn as usize,
-        experts: spec.experts as usize,
+        experts: (spec.experts as usize).saturating_sub(spec.free.len()),
         top_k: spec.top_k as usize,
         kind,
         seed: spec.seed,

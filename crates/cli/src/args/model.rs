@@ -8,10 +8,11 @@ use clap::Args;
 use expertmesh_checkpoint::{Checkpoint, LayerSource, SyntheticLayer, SyntheticSpec};
 use expertmesh_experts::ExpertKind;
 use expertmesh_kernels::Format;
+use expertmesh_routing::FreeExpert;
 use expertmesh_telemetry::Shape;
 use expertmesh_wire::{format_to_wire, v1};
 
-use crate::args::values::{parsed, push, whole};
+use crate::args::values::{GateChoice, parsed, push, whole};
 use crate::error::Failure;
 
 /// Experts of a synthetic layer.
@@ -37,7 +38,7 @@ pub(crate) struct ModelArgs {
     /// Experts of the layer [default: 8]
     #[arg(long, value_name = "N", conflicts_with = "model", value_parser = whole::<usize>)]
     pub(crate) experts: Option<usize>,
-    /// Experts that each token chooses [default: 2]
+    /// Experts that each token chooses [default: 2, or what the gate asks for]
     #[arg(long, value_name = "K", conflicts_with = "model", value_parser = whole::<usize>)]
     pub(crate) top_k: Option<usize>,
     /// Elements of a token row [default: 1024]
@@ -50,6 +51,9 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "KIND", conflicts_with = "model")]
     #[arg(value_parser = parsed::<ExpertKind>)]
     pub(crate) expert: Option<ExpertKind>,
+    /// Rule that chooses experts, as NAME or NAME:ARG,ARG; `--gate help` lists them [default: topk]
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = parsed::<GateChoice>)]
+    pub(crate) gate: Option<GateChoice>,
     /// Seed of weights, workload and shuffled placement [default: 0]
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
@@ -114,8 +118,18 @@ impl ModelArgs {
                     free: Vec::new(),
                     layer: spec.layer,
                 };
+                let mut layer = SyntheticLayer::new(spec)?;
+                if let Some(GateChoice(preset)) = &self.gate {
+                    layer = layer.with_gate(preset)?;
+                }
+                let router = &layer.spec().router;
+                let wire = v1::SyntheticModel {
+                    experts: narrow("experts", router.experts)?,
+                    free: router.free.iter().map(|kind| free(*kind).into()).collect(),
+                    ..wire
+                };
                 let wire = v1::model_source::Source::Synthetic(wire);
-                (Arc::new(SyntheticLayer::new(spec)?), wire)
+                (Arc::new(layer), wire)
             }
         };
         Ok(Model {
@@ -141,6 +155,7 @@ impl ModelArgs {
         push(&mut argv, "--hidden", self.hidden);
         push(&mut argv, "--ffn", self.ffn);
         push(&mut argv, "--expert", self.expert);
+        push(&mut argv, "--gate", self.gate.as_ref());
         push(&mut argv, "--seed", self.seed);
         push(&mut argv, "--dtype", self.dtype);
         argv
@@ -151,12 +166,23 @@ impl ModelArgs {
             hidden: self.hidden.unwrap_or(HIDDEN),
             ffn: self.ffn.unwrap_or(FFN),
             experts: self.experts.unwrap_or(EXPERTS),
-            top_k: self.top_k.unwrap_or(TOP_K),
+            top_k: self.top_k.unwrap_or_else(|| match &self.gate {
+                Some(GateChoice(preset)) => preset.top_k(TOP_K),
+                None => TOP_K,
+            }),
             kind: self.expert.unwrap_or(ExpertKind::Swiglu),
             seed,
             layer,
             dtype,
         }
+    }
+}
+
+fn free(kind: FreeExpert) -> v1::FreeExpert {
+    match kind {
+        FreeExpert::Null => v1::FreeExpert::Null,
+        FreeExpert::Identity => v1::FreeExpert::Identity,
+        FreeExpert::Constant => v1::FreeExpert::Constant,
     }
 }
 

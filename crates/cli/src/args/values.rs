@@ -1,12 +1,13 @@
 //! Spellings of flag values, each with its way back.
 
 use std::ffi::OsString;
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use expertmesh_placement::Strategy;
+use expertmesh_routing::RouterPreset;
 
 /// A value parser for clap: [`FromStr`], its error as the reason.
 pub(crate) fn parsed<T>(text: &str) -> Result<T, String>
@@ -62,6 +63,10 @@ pub(crate) enum PlacementChoice {
     /// By a TOML table.
     File(PathBuf),
 }
+
+/// A router by name, told apart by its spelling.
+#[derive(Debug, Clone)]
+pub(crate) struct GateChoice(pub(crate) RouterPreset);
 
 /// Where the results of a token's experts are added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +136,46 @@ impl Display for PlacementChoice {
         }
     }
 }
+
+// === impl GateChoice ===
+
+impl FromStr for GateChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text != "help" {
+            return parsed(text).map(Self);
+        }
+        let mut list = String::from("the rules are");
+        for info in RouterPreset::all() {
+            let args = info
+                .args
+                .iter()
+                .map(|arg| format!("{}={}", arg.name, arg.default));
+            let args: Vec<String> = args.collect();
+            let args = match args.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", args.join(", ")),
+            };
+            let _ = write!(list, "\n  {:<16} {}{args}", info.name, info.about);
+        }
+        Err(list)
+    }
+}
+
+impl Display for GateChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PartialEq for GateChoice {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for GateChoice {}
 
 // === impl Combine ===
 

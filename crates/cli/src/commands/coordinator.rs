@@ -59,7 +59,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
     args.die_with_parent.map_or(Ok(()), die_with_parent)?;
     let models = args.stack.layers(&args.model)?;
     let first = &models[0];
-    let (experts, workers) = (first.source.spec().experts, args.workers.len());
+    let (experts, workers) = (first.source.spec().routed_experts(), args.workers.len());
     let step = args
         .step
         .resolve(experts, workers, first.dtype, first.seed)?;
@@ -106,7 +106,7 @@ fn config(
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
         seed: model.seed,
-        training: false,
+        training: step.capacity.training,
         on_loss: step.on_loss,
         deadline: step.deadline.0,
         chunk_bytes: step.chunk_bytes,

@@ -123,9 +123,12 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
     args.stack.depth(&model)?;
     args.stack.exit(&model)?;
     let spec = model.source.spec();
-    let step = args
-        .step
-        .resolve(spec.experts, workers.count.get(), model.dtype, model.seed)?;
+    let step = args.step.resolve(
+        spec.routed_experts(),
+        workers.count.get(),
+        model.dtype,
+        model.seed,
+    )?;
     Ok(Plan {
         workers,
         workload: workload(&args.load, spec, model.seed)?,

@@ -34,10 +34,13 @@ use crate::tensors::Hidden;
   expertmesh run --coordinator 127.0.0.1:7500 --input in.safetensors --output out.safetensors
 
 The input holds hidden_states [T, H] or [B, S, H], F32 or BF16, and may hold padding_mask
-(1 = padding: the token's choices are skipped) and attention_mask (for losses only).
+(1 = padding: the token's choices are skipped), attention_mask (for losses only) and token_ids
+(for gates that hash them).
 The output holds output (the input's shape, F32), router_logits [T, E] F32, topk_index [T, k] I32,
 executed_expert [T, k] I32 (-1: none), topk_weight [T, k] F32, fate [T, k] U8 (0 computed,
-1 rerouted, 2 dropped, 3 skipped, 4 lost) and aux.<name>, F32 scalars.")]
+1 rerouted, 2 dropped, 3 skipped, 4 lost) and aux.<name>, F32 scalars. topk_weight is what results
+are multiplied by. Gates without a fixed k give choice_token, choice_expert, choice_executed,
+choice_weight and choice_fate instead; soft MoE gives dispatch and combine [T, slots].")]
 pub(crate) struct RunArgs {
     /// Safetensors file with hidden_states
     #[arg(long, value_name = "FILE")]
@@ -128,7 +131,7 @@ fn place(args: &RunArgs) -> Result<Place, Failure> {
         ));
     }
     let model = args.model.resolve()?;
-    let experts = model.source.spec().experts;
+    let experts = model.source.spec().routed_experts();
     let workers = args.processes.options(LogFormat::default()).count.get();
     let step = args
         .step
@@ -226,7 +229,12 @@ async fn forward(
     hidden.check_hidden(cluster.hidden as usize)?;
     let mut rows = hidden.rows.clone();
     let padding = hidden.padding.as_deref();
-    let request = forward_request(cluster, hidden.tokens, &mut rows, padding, true);
+    let ids = hidden.token_ids.iter().flatten();
+    let request = v1::ForwardRequest {
+        token_ids: ids.flat_map(|id| id.to_le_bytes()).collect(),
+        sequence: u32::try_from(hidden.sequence()).unwrap_or(u32::MAX),
+        ..forward_request(cluster, hidden.tokens, &mut rows, padding, true)
+    };
     let mut meter = Meter::new(cluster);
     let started = Instant::now();
     let reply = with_deadline(client, cluster).forward(request).await?;

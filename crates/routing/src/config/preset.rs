@@ -103,6 +103,17 @@ impl RouterPreset {
         self.info
     }
 
+    /// Choices of a token, where `usual` is what a preset without a number of its own is given.
+    #[must_use]
+    pub fn top_k(&self, usual: usize) -> usize {
+        let shape = Shape {
+            e: usual.max(1),
+            k: usual,
+            dtype: Format::F32,
+        };
+        (self.info.build)(&shape, &self.args).top_k
+    }
+
     /// The router for `experts` experts that workers hold, `top_k` choices a token and a model in
     /// `dtype`. Free experts come on top of `experts`.
     ///

@@ -183,9 +183,12 @@ fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
     let workers = args.processes.options(log_format);
     let model = args.model.resolve()?;
     let spec = model.source.spec();
-    let step = args
-        .step
-        .resolve(spec.experts, workers.count.get(), model.dtype, model.seed)?;
+    let step = args.step.resolve(
+        spec.routed_experts(),
+        workers.count.get(),
+        model.dtype,
+        model.seed,
+    )?;
     let synthetic = spec.family == "synthetic";
     let pattern = args.workload.unwrap_or(match synthetic {
         true => Pattern::Balanced,

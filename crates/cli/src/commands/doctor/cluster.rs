@@ -104,7 +104,7 @@ async fn drive_cluster(
         exchange: Some(exchange),
         ..StepArgs::default()
     }
-    .resolve(spec.experts, workers, model.dtype, model.seed)?;
+    .resolve(spec.routed_experts(), workers, model.dtype, model.seed)?;
     let shape = WorkloadShape {
         tokens: 16,
         hidden: spec.hidden,

@@ -46,6 +46,7 @@ fn agree_on_model(args: &ModelArgs, cluster: &v1::ClusterReply) -> Result<(), St
     same("ffn", args.ffn, synthetic.map(|spec| spec.ffn as usize))?;
     let kind = synthetic.and_then(|spec| spec.expert.parse().ok());
     same("expert", args.expert, kind)?;
+    same("gate", args.gate.as_ref().map(|_| "given"), None)?;
     if let Some(spec) = synthetic {
         same("seed", args.seed, Some(spec.seed))?;
     }
@@ -102,7 +103,11 @@ fn agree_on_placement(
         return Ok(());
     };
     let workers = cluster.endpoints.len().saturating_sub(1);
-    let placement = step.place(cluster.experts as usize, workers, model.seed.unwrap_or(0));
+    let placement = step.place(
+        (cluster.experts - cluster.free_experts) as usize,
+        workers,
+        model.seed.unwrap_or(0),
+    );
     let digest = placement.map(|placement| placement.digest()).ok();
     let same = digest.as_ref() == Some(&cluster.placement_digest);
     let there = format!("another one ({})", cluster.placement_digest);

@@ -1,18 +1,22 @@
 //! What a step gave: tensors for the output file, and a summary for people.
 
+mod file;
+mod losses;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use expertmesh_checkpoint::{CheckpointError, NamedTensor, TensorData, write};
-use expertmesh_coordinator::to_route;
+use expertmesh_checkpoint::CheckpointError;
+use expertmesh_coordinator::RoutingTables;
 use expertmesh_kernels::{Format, decode_row};
 use expertmesh_report::human;
-use expertmesh_routing::loss::load_balancing_loss;
-use expertmesh_routing::{Fate, Route};
+use expertmesh_routing::Route;
 use expertmesh_telemetry::Run;
 use expertmesh_wire::{format_from_wire, v1};
 
+use crate::commands::run::results::file::save;
+use crate::commands::run::results::losses::losses;
 use crate::tensors::Hidden;
 
 /// Columns of the name before a figure, as in the report.
@@ -23,11 +27,7 @@ const LABEL: usize = 16;
 pub(super) struct Results {
     /// `[T, H]`.
     output: Vec<f32>,
-    route: Route,
-    /// `[T, k]`.
-    fates: Vec<Fate>,
-    /// `[T, k]`, −1 where no expert computed the choice.
-    executed: Vec<i32>,
+    tables: RoutingTables,
     /// Auxiliary losses by name.
     aux: Vec<(&'static str, f64)>,
 }
@@ -46,31 +46,18 @@ impl Results {
     ) -> Result<Self, String> {
         let routing = reply.routing.as_ref().ok_or("`routing` is missing")?;
         let (top_k, experts) = (cluster.top_k as usize, cluster.experts as usize);
-        let (route, fates) = to_route(routing, hidden.tokens, top_k, experts)?;
+        let tables = RoutingTables::read(routing, hidden.tokens, top_k, experts)?;
         let output = words("output", &reply.output, hidden.rows.len())?;
         let mut values = vec![0.0; hidden.rows.len()];
         decode_row(Format::F32, output, &mut values);
-        let executed = words("executed_expert", &routing.executed_expert, fates.len())?;
-        let (executed, _) = executed.as_chunks::<4>();
         let dtype = cluster.model.as_ref().map_or(0, |model| model.dtype);
         let dtype = format_from_wire(dtype).ok_or("`model.dtype` is unknown")?;
-        let loss = |mask: Option<&[bool]>| {
-            load_balancing_loss(&[&route.logits], experts, top_k, mask, dtype)
-                .map_err(|error| error.to_string())
-        };
-        let mut aux = vec![("load_balancing_loss", loss(None)?)];
-        if let Some(mask) = &hidden.attention {
-            aux.push(("load_balancing_loss_masked", loss(Some(mask))?));
-        }
+        let mask = hidden.attention.as_deref();
+        let aux = losses(&tables.route, mask, hidden.sequence(), dtype);
         Ok(Self {
             output: values,
-            executed: executed
-                .iter()
-                .map(|word| i32::from_le_bytes(*word))
-                .collect(),
-            route,
-            fates,
-            aux,
+            tables,
+            aux: aux.map_err(|error| error.to_string())?,
         })
     }
 
@@ -79,47 +66,7 @@ impl Results {
     /// # Errors
     /// [`CheckpointError::Io`] if it cannot be written.
     pub(super) fn write(&self, path: &Path, shape: &[usize]) -> Result<(), CheckpointError> {
-        let Route {
-            tokens,
-            top_k,
-            experts_total,
-            ..
-        } = self.route;
-        let choices = vec![tokens, top_k];
-        // Experts are below 2²⁰.
-        let chosen: Vec<i32> = self.route.experts.iter().map(|e| e.cast_signed()).collect();
-        let fates: Vec<u8> = self.fates.iter().map(|fate| u8::from(*fate)).collect();
-        let aux: Vec<(String, [f32; 1])> = self
-            .aux
-            .iter()
-            .map(|(name, value)| (format!("aux.{name}"), [*value as f32]))
-            .collect();
-        let tensor = |name, shape, data| NamedTensor { name, shape, data };
-        let mut tensors = vec![
-            tensor("output", shape.to_vec(), TensorData::F32(&self.output)),
-            tensor(
-                "router_logits",
-                vec![tokens, experts_total],
-                TensorData::F32(&self.route.logits),
-            ),
-            tensor("topk_index", choices.clone(), TensorData::I32(&chosen)),
-            tensor(
-                "executed_expert",
-                choices.clone(),
-                TensorData::I32(&self.executed),
-            ),
-            tensor(
-                "topk_weight",
-                choices.clone(),
-                TensorData::F32(&self.route.weights),
-            ),
-            tensor("fate", choices, TensorData::U8(&fates)),
-        ];
-        tensors.extend(
-            aux.iter()
-                .map(|(name, value)| tensor(name.as_str(), Vec::new(), TensorData::F32(value))),
-        );
-        write(path, &tensors)
+        save(path, shape, &self.output, &self.tables, &self.aux)
     }
 
     /// Losses by name, for the report.
@@ -136,8 +83,9 @@ impl Results {
             tokens,
             top_k,
             experts_total,
+            ref offsets,
             ..
-        } = self.route;
+        } = self.tables.route;
         let mut text = String::new();
         let mut line = |name: &str, value: &str| {
             let _ = writeln!(text, "  {name:<LABEL$}  {value}");
@@ -152,10 +100,18 @@ impl Results {
                 run.identity.numerics
             ),
         );
-        line(
-            "tokens",
-            &format!("{tokens}, top-{top_k} of {experts_total} experts"),
-        );
+        let routed = match (&self.tables.slots, offsets) {
+            (Some(slots), _) => {
+                let tokens = slots.dispatch.len() / slots.slots.max(1);
+                format!(
+                    "{tokens} in {} slots of {experts_total} experts",
+                    slots.slots
+                )
+            }
+            (None, Some(_)) => format!("{tokens}, up to {top_k} of {experts_total} experts"),
+            (None, None) => format!("{tokens}, top-{top_k} of {experts_total} experts"),
+        };
+        line("tokens", &routed);
         line(
             "step",
             &format!(
