@@ -172,7 +172,7 @@ fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "an intrinsic that older compilers call unsafe")]
 #[inline(always)]
-fn prefetch<L, const HINT: i32>(line: *const L) {
+pub(crate) fn prefetch<L, const HINT: i32>(line: *const L) {
     for offset in (0..size_of::<L>()).step_by(64) {
         let address = line.cast::<i8>().wrapping_add(offset);
         // SAFETY: a prefetch reads nothing and may point anywhere.

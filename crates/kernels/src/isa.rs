@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 /// [`Isa::available`] makes them. The `unsafe` calls into `#[target_feature]` functions rest on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
-    /// AVX-512 F, BW, DQ and VL (every AVX-512 server CPU since 2017), with AVX2 and FMA.
+    /// AVX-512 F, BW, DQ and VL (every AVX-512 server CPU since 2017), with what `Avx2` has.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// AVX2 and FMA.
+    /// AVX2 and FMA, with the counts of bits that came with them or before.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// What the target's baseline has; on aarch64 that is NEON with fused multiply-add.
@@ -47,7 +47,10 @@ impl Isa {
     pub(crate) fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let vector = {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("popcnt");
             let avx512 = avx2
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -68,11 +71,12 @@ impl Isa {
 macro_rules! for_every_isa {
     (
         $(#[$attribute:meta])*
-        $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block
+        $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)?
+        $body:block
     ) => {
         $(#[$attribute])*
-        $visibility fn $name($($argument: $type),*) {
-            $name::on($crate::isa::Isa::best(), $($argument),*);
+        $visibility fn $name($($argument: $type),*) $(-> $result)? {
+            $name::on($crate::isa::Isa::best(), $($argument),*)
         }
 
         #[allow(unsafe_code, reason = "calls into functions with target features")]
@@ -82,22 +86,22 @@ macro_rules! for_every_isa {
             use $crate::isa::Isa;
 
             #[inline(always)]
-            fn body($($argument: $type),*) $body
+            fn body($($argument: $type),*) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            fn avx512($($argument: $type),*) {
-                body($($argument),*);
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,popcnt")]
+            fn avx512($($argument: $type),*) $(-> $result)? {
+                body($($argument),*)
             }
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            fn avx2($($argument: $type),*) {
-                body($($argument),*);
+            #[target_feature(enable = "avx2,fma,bmi1,popcnt")]
+            fn avx2($($argument: $type),*) $(-> $result)? {
+                body($($argument),*)
             }
 
             #[inline]
-            pub(in crate) fn on(isa: Isa, $($argument: $type),*) {
+            pub(in crate) fn on(isa: Isa, $($argument: $type),*) $(-> $result)? {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: a value `Isa::Avx512` exists only where the CPU has these features.

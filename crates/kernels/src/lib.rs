@@ -12,7 +12,8 @@
 //! 2. [`PackedMatrix`]: weights laid out once so that a product streams them once.
 //! 3. [`matmul`]: `y = x Wᵀ`; each element is one ascending chain of fused multiply-adds.
 //! 4. [`math`]: `exp` and its relatives, written out here so that no libm changes a bit.
-//! 5. [`MappedFile`]: a file as bytes, without reading it.
+//! 5. [`rows`]: what a selection does to rows of scores, without a branch that depends on them.
+//! 6. [`MappedFile`]: a file as bytes, without reading it.
 //!
 //! # What this crate does not know
 //!
@@ -30,6 +31,7 @@ mod isa;
 mod mapped;
 pub mod math;
 mod packed;
+pub mod rows;
 
 pub use error::KernelError;
 pub use format::{

@@ -15,9 +15,12 @@ mod reduce;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use activation::sigmoid_normal;
 pub use activation::{
     gelu, gelu_slice, gelu_tanh, gelu_tanh_slice, mul_slice, relu, relu_slice, sigmoid,
     sigmoid_slice, silu, silu_mul, silu_slice, softplus,
 };
+pub(crate) use elementary::NORMAL;
 pub use elementary::{exp, exp_slice, log, tanh};
+pub(crate) use reduce::softmax_row;
 pub use reduce::{logsumexp, softmax};

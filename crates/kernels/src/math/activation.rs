@@ -1,6 +1,6 @@
 //! Activation functions of expert networks and the squashing functions of gates.
 
-use super::elementary::{exp, log};
+use super::elementary::{exp, exp_normal, log};
 use crate::isa::for_every_isa;
 
 /// `1 / (1 + e⁻ˣ)`, within 2.5 ulp. The exponential's argument is never positive, so that both tails
@@ -9,6 +9,14 @@ use crate::isa::for_every_isa;
 #[must_use]
 pub fn sigmoid(x: f32) -> f32 {
     let e = exp(-x.abs());
+    let numerator = if x < 0.0 { e } else { 1.0 };
+    numerator / (1.0 + e)
+}
+
+/// [`sigmoid`], to the bit, for `|x| <= NORMAL`.
+#[inline(always)]
+pub(crate) fn sigmoid_normal(x: f32) -> f32 {
+    let e = exp_normal(-x.abs());
     let numerator = if x < 0.0 { e } else { 1.0 };
     numerator / (1.0 + e)
 }

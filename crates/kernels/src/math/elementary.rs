@@ -18,7 +18,27 @@ pub fn exp(x: f32) -> f32 {
     // both comparisons and reaches the polynomial.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
+    let (p, n) = reduced(x);
+    // 2ⁿ in two factors: n reaches from -150 to 128, past the exponents of normal numbers. The first
+    // multiplication is exact, so a subnormal result is rounded once.
+    let half = n >> 1;
+    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
 
+/// Up to this magnitude [`exp_normal`] is `exp`.
+pub(crate) const NORMAL: f32 = 86.0;
+
+/// [`exp`], to the bit, for `-NORMAL <= x <= NORMAL`: the result is a normal number, so it needs no
+/// ends and one factor.
+#[inline(always)]
+pub(crate) fn exp_normal(x: f32) -> f32 {
+    let (p, n) = reduced(x);
+    p * power_of_two(n)
+}
+
+/// `p` and `n` with `eˣ = p · 2ⁿ` and `√½ <= p <= √2`, but for rounding.
+#[inline(always)]
+fn reduced(x: f32) -> (f32, i32) {
     // x = n ln 2 + r with |r| <= ln 2 / 2.
     let shifted = x * std::f32::consts::LOG2_E + TO_INTEGER;
     let n = shifted - TO_INTEGER;
@@ -31,15 +51,11 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let p = (p * (r * r) + r) + 1.0;
-
-    // 2ⁿ in two factors: n reaches from -150 to 128, past the exponents of normal numbers. The first
-    // multiplication is exact, so a subnormal result is rounded once.
     let n = shifted
         .to_bits()
         .wrapping_sub(TO_INTEGER.to_bits())
         .cast_signed();
-    let half = n >> 1;
-    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+    (p, n)
 }
 
 /// `2ⁿ` for -126 <= n <= 127; any bits otherwise (reached with NaN only).

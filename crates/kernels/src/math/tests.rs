@@ -299,6 +299,44 @@ fn softmax_of_known_scores() {
     softmax(&mut []);
 }
 
+/// The order of additions that [`softmax`] states, one value after the other.
+fn softmax_by_the_book(scores: &[f32]) -> Vec<f32> {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exps: Vec<f32> = scores.iter().map(|score| exp(score - largest)).collect();
+    let mut sums: Vec<f32> = (0..16)
+        .map(|lane| {
+            exps.iter()
+                .skip(lane)
+                .step_by(16)
+                .fold(0.0, |sum, e| sum + e)
+        })
+        .collect();
+    while sums.len() > 1 {
+        let upper = sums.split_off(sums.len() / 2);
+        sums.iter_mut()
+            .zip(upper)
+            .for_each(|(lower, upper)| *lower += upper);
+    }
+    exps.iter().map(|e| e / sums[0]).collect()
+}
+
+#[test]
+fn softmax_has_the_stated_bits_on_every_kernel() {
+    let scores: Vec<f32> = sweep()
+        .filter(|score| (1e-3..90.0).contains(&score.abs()))
+        .collect();
+    for width in (1..70).chain([256, 1000]) {
+        for row in scores.chunks_exact(width).take(9) {
+            let expected = softmax_by_the_book(row);
+            for isa in Isa::available() {
+                let mut got = row.to_vec();
+                reduce::softmax_on(isa, &mut got);
+                assert!(bits(&got) == bits(&expected), "{width} scores on {isa:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn logsumexp_of_known_scores() {
     assert!((logsumexp(&[1.0, 2.0, 3.0]) - 3.407_606).abs() < 1e-6);

@@ -1,0 +1,128 @@
+//! Steps over rows of scores: the highest of a row, the best runs of neighbours, sums with a bias.
+//!
+//! Keys of a random row are as good as unpredictable to a CPU, so a textbook insertion spends its
+//! time on mispredicted branches, and a sort on order that nobody asked for. What is here finds its
+//! answers by comparisons alone: a threshold that enough keys reach, and for the few that do the
+//! number of those that beat each. Equal keys stay in the order of their indices, and -0 equals 0.
+
+mod highest;
+mod lanes;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+pub use highest::{MAX_HIGHEST, MAX_WIDTH, highest, rank};
+pub use runs::{MAX_RUNS, Runs, keep_runs, two_highest};
+
+use crate::isa::for_every_isa;
+use crate::math;
+
+for_every_isa! {
+    /// The largest magnitude: `inf` or NaN where not every value is finite, 0 for no values.
+    pub fn magnitude(values: &[f32]) -> f32 {
+        magnitude_of(values)
+    }
+}
+
+for_every_isa! {
+    /// `sums` = `rows` + `bias`, row by row; sums that overflow are moved to the end of the finite
+    /// range.
+    ///
+    /// # Panics
+    ///
+    /// If `bias` is empty, `rows` are not whole rows of its length, or `sums` are not as many.
+    pub fn add_bias(rows: &[f32], bias: &[f32], sums: &mut [f32]) {
+        assert!(rows.len().is_multiple_of(bias.len()), "whole rows of {}", bias.len());
+        assert_eq!(rows.len(), sums.len(), "values and sums");
+        let rows = rows.chunks_exact(bias.len());
+        for (row, sums) in rows.zip(sums.chunks_exact_mut(bias.len())) {
+            for ((value, bias), sum) in row.iter().zip(bias).zip(sums) {
+                *sum = (value + bias).clamp(f32::MIN, f32::MAX);
+            }
+        }
+    }
+}
+
+for_every_isa! {
+    /// `scores` = [`sigmoid`](math::sigmoid) of `values`. Asks memory for `next`, which will be read
+    /// soon, on the way.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many `scores` as `values`.
+    pub fn sigmoid(values: &[f32], scores: &mut [f32], next: &[f32]) {
+        assert_eq!(values.len(), scores.len(), "values and scores");
+        if magnitude_of(values) <= math::NORMAL {
+            line_by_line(values, scores, next, math::sigmoid_normal);
+        } else {
+            line_by_line(values, scores, next, math::sigmoid);
+        }
+    }
+}
+
+for_every_isa! {
+    /// `scores` = [`softmax`](math::softmax) of every row of `width` values. Asks memory for `next`,
+    /// which will be read soon, on the way.
+    ///
+    /// # Panics
+    ///
+    /// If `width` is 0, or there are not as many `scores` as `values`.
+    pub fn softmax(values: &[f32], width: usize, scores: &mut [f32], next: &[f32]) {
+        assert_eq!(values.len(), scores.len(), "values and scores");
+        let mut next = next.chunks(width);
+        for (row, scores) in values.chunks_exact(width).zip(scores.chunks_exact_mut(width)) {
+            next.next().unwrap_or_default().chunks(LINE).for_each(prefetch);
+            scores.copy_from_slice(row);
+            math::softmax_row(scores);
+        }
+    }
+}
+
+/// Values of a line of memory.
+const LINE: usize = 16;
+
+#[inline(always)]
+fn line_by_line(values: &[f32], to: &mut [f32], next: &[f32], function: impl Fn(f32) -> f32) {
+    let (lines, rest) = values.as_chunks::<LINE>();
+    let (to_lines, to_rest) = to.as_chunks_mut::<LINE>();
+    let mut next = next.chunks(LINE);
+    for (line, to) in lines.iter().zip(to_lines) {
+        prefetch(next.next().unwrap_or_default());
+        for (value, to) in line.iter().zip(to) {
+            *to = function(*value);
+        }
+    }
+    for (value, to) in rest.iter().zip(to_rest) {
+        *to = function(*value);
+    }
+}
+
+/// Asks for the first line of `values`.
+#[inline(always)]
+fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    crate::gemm::prefetch::<[f32; LINE], { std::arch::x86_64::_MM_HINT_T0 }>(
+        values.as_ptr().cast(),
+    );
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
+#[inline(always)]
+fn magnitude_of(values: &[f32]) -> f32 {
+    // Without its sign a float is ordered like its bits, and NaN is above infinity.
+    let bits = |value: &f32| value.to_bits() & 0x7fff_ffff;
+    f32::from_bits(values.iter().map(bits).fold(0, u32::max))
+}
+
+/// The greater of two numbers that are not NaN, as one instruction.
+#[inline(always)]
+fn higher(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// The lesser, likewise.
+#[inline(always)]
+fn lower(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}

@@ -1,0 +1,287 @@
+//! Comparisons of sixteen keys with one, whose answers are bits.
+//!
+//! Plain Rust has no word for it, and what compilers make of a loop is many times slower; so each
+//! instruction set has its own, and the kernels around them are generic.
+
+use super::higher;
+
+/// Keys that are compared by one call.
+pub(super) const LANES: usize = 16;
+
+/// The comparisons of one instruction set. No key is NaN.
+pub(super) trait Lanes {
+    /// Which keys are `other` or higher, the first in the lowest bit.
+    fn reach(keys: &[f32; LANES], other: f32) -> u16;
+
+    /// Which keys are higher than `other`.
+    fn exceed(keys: &[f32; LANES], other: f32) -> u16;
+
+    /// The highest key of each of 16 columns: key `i` of a row is in column `i % 16`.
+    #[inline(always)]
+    fn columns(row: &[[f32; LANES]]) -> [f32; LANES] {
+        let mut columns = [f32::NEG_INFINITY; LANES];
+        for chunk in row {
+            for (column, &key) in columns.iter_mut().zip(chunk) {
+                *column = higher(*column, key);
+            }
+        }
+        columns
+    }
+
+    /// For every key the number of `keys` that are higher, `N` being 16 or 32.
+    #[inline(always)]
+    fn count_higher<const N: usize>(keys: &[f32; N]) -> [u32; N] {
+        let (chunks, _) = keys.as_chunks::<LANES>();
+        keys.map(|key| {
+            let bits = |chunk| Self::exceed(chunk, key).count_ones();
+            chunks.iter().map(bits).sum()
+        })
+    }
+}
+
+/// What the target's baseline has.
+pub(super) struct Portable;
+
+/// A key that at least `k` of `keys` reach, `k` being 1 to `N`.
+#[inline(always)]
+pub(super) fn reached_by<L: Lanes, const N: usize>(keys: &[f32; N], k: usize) -> f32 {
+    let mut ordered = [f32::NAN; N];
+    for (&key, higher) in keys.iter().zip(L::count_higher(keys)) {
+        ordered[higher as usize % N] = key;
+    }
+    // Equal keys have one place, and leave those after it empty.
+    let places = ordered[..k].iter().rev();
+    places
+        .copied()
+        .find(|key| !key.is_nan())
+        .unwrap_or(f32::NEG_INFINITY)
+}
+
+/// Where every key stands when the highest comes first and equal keys stay in their order: calls
+/// `put(place, index)` for each. The places are `0..N`, each once; `N` is 16 or 32.
+#[inline(always)]
+pub(super) fn for_each_place<L: Lanes, const N: usize>(
+    keys: &[f32; N],
+    mut put: impl FnMut(usize, usize),
+) {
+    let (chunks, _) = keys.as_chunks::<LANES>();
+    for (index, &key) in keys.iter().enumerate() {
+        let (mut reach, mut exceed) = (0, 0);
+        for (at, chunk) in chunks.iter().enumerate() {
+            reach |= u32::from(L::reach(chunk, key)) << (LANES * at);
+            exceed |= u32::from(L::exceed(chunk, key)) << (LANES * at);
+        }
+        // An equal key stands before this one if its index is lower.
+        let lower = (1 << index) - 1;
+        let before = reach & lower | exceed & !lower;
+        put(before.count_ones() as usize, index);
+    }
+}
+
+// === impl Portable ===
+
+impl Lanes for Portable {
+    #[inline(always)]
+    fn reach(keys: &[f32; LANES], other: f32) -> u16 {
+        bits(keys, |key| key >= other)
+    }
+
+    #[inline(always)]
+    fn exceed(keys: &[f32; LANES], other: f32) -> u16 {
+        bits(keys, |key| key > other)
+    }
+}
+
+#[inline(always)]
+fn bits(keys: &[f32; LANES], is: impl Fn(f32) -> bool) -> u16 {
+    let mut bits = 0;
+    for keys in keys.rchunks_exact(8) {
+        let mut bytes = [0; 8];
+        for (byte, key) in bytes.iter_mut().zip(keys) {
+            *byte = u8::from(is(*key));
+        }
+        // Multiplying gathers the eight bytes of 0 or 1 as the bits of the highest byte.
+        let gathered = u64::from_le_bytes(bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        bits = bits << 8 | gathered as u16;
+    }
+    bits
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "vector loads and CPU features")]
+pub(super) mod x86 {
+    use std::arch::x86_64::{
+        _CMP_GE_OQ, _CMP_GT_OQ, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_movemask_ps, _mm256_set1_ps,
+        _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_mask_sub_epi32, _mm512_max_ps,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+        _mm512_storeu_si512,
+    };
+
+    use std::hint::black_box;
+
+    use super::{LANES, Lanes};
+
+    /// Named by functions alone that `for_every_lanes` compiles for AVX-512.
+    pub(in crate::rows) struct Avx512;
+    /// Named by functions alone that `for_every_lanes` compiles for AVX2.
+    pub(in crate::rows) struct Avx2;
+
+    impl Lanes for Avx512 {
+        #[inline(always)]
+        fn reach(keys: &[f32; LANES], other: f32) -> u16 {
+            // SAFETY: who names this type was compiled for AVX-512F.
+            unsafe { compare_16::<_CMP_GE_OQ>(keys, other) }
+        }
+
+        #[inline(always)]
+        fn exceed(keys: &[f32; LANES], other: f32) -> u16 {
+            // SAFETY: as above.
+            unsafe { compare_16::<_CMP_GT_OQ>(keys, other) }
+        }
+
+        #[inline(always)]
+        fn columns(row: &[[f32; LANES]]) -> [f32; LANES] {
+            // SAFETY: as above.
+            unsafe { columns_16(row) }
+        }
+
+        #[inline(always)]
+        fn count_higher<const N: usize>(keys: &[f32; N]) -> [u32; N] {
+            // SAFETY: as above.
+            unsafe { count_higher_16(keys) }
+        }
+    }
+
+    impl Lanes for Avx2 {
+        #[inline(always)]
+        fn reach(keys: &[f32; LANES], other: f32) -> u16 {
+            // SAFETY: who names this type was compiled for AVX2.
+            unsafe { compare_twice_8::<_CMP_GE_OQ>(keys, other) }
+        }
+
+        #[inline(always)]
+        fn exceed(keys: &[f32; LANES], other: f32) -> u16 {
+            // SAFETY: as above.
+            unsafe { compare_twice_8::<_CMP_GT_OQ>(keys, other) }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn compare_16<const HOW: i32>(keys: &[f32; LANES], other: f32) -> u16 {
+        // SAFETY: an array of 16 floats is as long as the load.
+        let keys = unsafe { _mm512_loadu_ps(keys.as_ptr()) };
+        _mm512_cmp_ps_mask::<HOW>(keys, _mm512_set1_ps(other))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn columns_16(row: &[[f32; LANES]]) -> [f32; LANES] {
+        // Two chains, because each maximum waits for the one before it.
+        let mut highest = [_mm512_set1_ps(f32::NEG_INFINITY); 2];
+        let (pairs, last) = row.as_chunks::<2>();
+        for pair in pairs {
+            for (highest, keys) in highest.iter_mut().zip(pair) {
+                // SAFETY: an array of 16 floats is as long as the load.
+                *highest = _mm512_max_ps(*highest, unsafe { _mm512_loadu_ps(keys.as_ptr()) });
+            }
+        }
+        for keys in last {
+            // SAFETY: as above.
+            highest[0] = _mm512_max_ps(highest[0], unsafe { _mm512_loadu_ps(keys.as_ptr()) });
+        }
+        let mut columns = [0.0; LANES];
+        // SAFETY: an array of 16 floats is as long as the store.
+        unsafe { _mm512_storeu_ps(columns.as_mut_ptr(), _mm512_max_ps(highest[0], highest[1])) };
+        columns
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn count_higher_16<const N: usize>(keys: &[f32; N]) -> [u32; N] {
+        // From memory a key is broadcast by its load; the compiler would spare the load, and spend
+        // two shuffles instead.
+        let keys = black_box(keys);
+        let mut counts = [0; N];
+        let (chunks, _) = keys.as_chunks::<LANES>();
+        for (counts, chunk) in counts.as_chunks_mut::<LANES>().0.iter_mut().zip(chunks) {
+            // SAFETY: an array of 16 floats is as long as the load.
+            let chunk = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+            let mut higher = _mm512_setzero_si512();
+            for &key in keys {
+                let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(_mm512_set1_ps(key), chunk);
+                higher = _mm512_mask_sub_epi32(higher, mask, higher, _mm512_set1_epi32(-1));
+            }
+            // SAFETY: an array of 16 words is as long as the store.
+            unsafe { _mm512_storeu_si512(counts.as_mut_ptr().cast(), higher) };
+        }
+        counts
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn compare_twice_8<const HOW: i32>(keys: &[f32; LANES], other: f32) -> u16 {
+        let other = _mm256_set1_ps(other);
+        let mut bits = 0_u32;
+        for (at, half) in keys.as_chunks::<8>().0.iter().enumerate() {
+            // SAFETY: an array of 8 floats is as long as the load.
+            let half = unsafe { _mm256_loadu_ps(half.as_ptr()) };
+            let mask = _mm256_movemask_ps(_mm256_cmp_ps::<HOW>(half, other));
+            bits |= mask.cast_unsigned() << (8 * at);
+        }
+        bits as u16
+    }
+}
+
+/// As `for_every_isa`, for a body that is generic over its [`Lanes`].
+macro_rules! for_every_lanes {
+    (
+        $(#[$attribute:meta])*
+        pub fn $name:ident<$lanes:ident>($($argument:ident: $type:ty),* $(,)?) $body:block
+    ) => {
+        $(#[$attribute])*
+        pub fn $name($($argument: $type),*) {
+            $name::on($crate::isa::Isa::best(), $($argument),*);
+        }
+
+        #[allow(unsafe_code, reason = "calls into functions with target features")]
+        mod $name {
+            #[allow(clippy::wildcard_imports, reason = "whatever the body needs")]
+            use super::*;
+            use $crate::isa::Isa;
+            #[cfg(target_arch = "x86_64")]
+            use $crate::rows::lanes::x86::{Avx2, Avx512};
+            use $crate::rows::lanes::{Lanes, Portable};
+
+            #[inline(always)]
+            fn body<$lanes: Lanes>($($argument: $type),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,popcnt")]
+            fn avx512($($argument: $type),*) {
+                body::<Avx512>($($argument),*);
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,bmi1,popcnt")]
+            fn avx2($($argument: $type),*) {
+                body::<Avx2>($($argument),*);
+            }
+
+            #[inline]
+            pub(in crate::rows) fn on(isa: Isa, $($argument: $type),*) {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: a value `Isa::Avx512` exists only where the CPU has these features.
+                    Isa::Avx512 => unsafe { avx512($($argument),*) },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: a value `Isa::Avx2` exists only where the CPU has these features.
+                    Isa::Avx2 => unsafe { avx2($($argument),*) },
+                    Isa::Portable => body::<Portable>($($argument),*),
+                }
+            }
+        }
+    };
+}
+
+pub(super) use for_every_lanes;
