@@ -1,25 +1,30 @@
 //! From logits to choices: score, group limits, the highest keys, gate weights.
 //!
 //! Rows are independent of each other, so a caller may split a batch over threads and get the
-//! same bits. Nothing is allocated for a token: buffers of one row's size live in a
-//! [`SelectScratch`] that the caller keeps.
+//! same bits. A few rows go through each step together, as many as fit the first cache. Nothing is
+//! allocated for a token: buffers of these rows live in a [`SelectScratch`] that the caller keeps.
 
 mod given;
 mod highest;
 mod pairs;
 mod steps;
 
-use expertmesh_kernels::{Format, math, round_bf16};
+use expertmesh_kernels::{Format, math, round_bf16, rows::add_bias};
 
 use crate::{
-    config::{Post, RouterConfig, Select, WeightDtype},
+    config::{Groups, Post, RouterConfig, Select, WeightDtype},
     error::RoutingError,
 };
 
 pub(crate) use given::group_rank;
+use highest::top_k_rows;
 pub(crate) use highest::{TopScratch, top_k};
 pub(crate) use steps::check_bias;
-use steps::{GroupScratch, check_row, keep_groups, normalise};
+use steps::{GroupScratch, first_not_finite, keep_groups, normalise, score};
+
+/// Logits of the rows that go through the steps together, if a row is not longer: with their scores
+/// and keys, and the logits after them, 16 KiB: a third of a first cache.
+const BLOCK: usize = 1024;
 
 /// A router without its product: everything that happens to logits.
 #[derive(Debug, Clone)]
@@ -29,12 +34,12 @@ pub struct Selector {
     bias: Option<Vec<f32>>,
 }
 
-/// Buffers of one row, reusable for any router and any number of rows.
+/// Buffers of a few rows, reusable for any router and any number of rows.
 #[derive(Debug, Clone, Default)]
 pub struct SelectScratch {
-    /// `[E]`: score of each expert.
+    /// `[rows, E]`: score of each expert.
     scores: Vec<f32>,
-    /// `[E]`: selection key of each expert.
+    /// `[rows, E]`: selection key of each expert.
     keys: Vec<f32>,
     groups: GroupScratch,
     top: TopScratch,
@@ -98,50 +103,108 @@ impl Selector {
         RoutingError::check_length("logits", logits.len(), [tokens, e], "tokens x experts")?;
         RoutingError::check_length("experts", experts.len(), [tokens, k], "tokens x top_k")?;
         RoutingError::check_length("weights", weights.len(), [tokens, k], "tokens x top_k")?;
-        let rows = logits.chunks_exact(e);
-        let slots = experts.chunks_exact_mut(k).zip(weights.chunks_exact_mut(k));
-        for (token, (row, (experts, weights))) in rows.zip(slots).enumerate() {
-            check_row(token, row)?;
-            self.choose(row, experts, scratch);
-            self.weigh(row, experts, weights, scratch);
-            if let Some(slot) = weights.iter().position(|weight| !weight.is_finite()) {
+        let rows = (BLOCK / e).max(1);
+        let blocks = logits.chunks(rows * e);
+        let mut following = blocks.clone().skip(1);
+        let slots = experts
+            .chunks_mut(rows * k)
+            .zip(weights.chunks_mut(rows * k));
+        for (block, (logits, (experts, weights))) in blocks.zip(slots).enumerate() {
+            let bad = first_not_finite(logits);
+            // Rows before a bad one have their answers, or their errors, as if they were alone.
+            let good = bad.map_or(logits.len(), |at| at - at % e) / e;
+            let (experts, weights) = (&mut experts[..good * k], &mut weights[..good * k]);
+            let next = following.next().unwrap_or_default();
+            self.choose(&logits[..good * e], experts, scratch, next);
+            self.weigh(&logits[..good * e], experts, weights, scratch);
+            let token = block * rows;
+            if let Some(choice) = weights.iter().position(|weight| !weight.is_finite()) {
                 return Err(RoutingError::Weight {
-                    token,
-                    slot,
-                    found: weights[slot],
+                    token: token + choice / k,
+                    slot: choice % k,
+                    found: weights[choice],
+                });
+            }
+            if let Some(at) = bad {
+                return Err(RoutingError::Logit {
+                    token: token + at / e,
+                    expert: at % e,
+                    found: logits[at],
                 });
             }
         }
         Ok(())
     }
 
-    /// Fills `experts` and leaves the scores in `scratch`.
-    fn choose(&self, row: &[f32], experts: &mut [u32], scratch: &mut SelectScratch) {
+    /// Fills the `experts` of a few rows and leaves their scores in `scratch`. `next` are the
+    /// logits after them.
+    fn choose(
+        &self,
+        logits: &[f32],
+        experts: &mut [u32],
+        scratch: &mut SelectScratch,
+        next: &[f32],
+    ) {
         let SelectScratch {
             scores,
             keys,
             groups: limits,
             top,
         } = scratch;
-        self.fill_keys(row, scores, keys);
-        if self.config.select == Select::SecondByLogit {
-            return pairs::second_by_logit(scores, row, experts);
+        let (e, k) = (self.config.experts, self.config.top_k);
+        scores.resize(logits.len(), 0.0);
+        score(logits, e, &self.config, scores, next);
+
+        let unlimited = match self.config.select {
+            Select::Logit => logits,
+            Select::Score | Select::ScorePlusBias => scores,
+            Select::SecondByLogit => {
+                let rows = scores.chunks_exact(e).zip(logits.chunks_exact(e));
+                for ((scores, logits), experts) in rows.zip(experts.chunks_exact_mut(k)) {
+                    pairs::second_by_logit(scores, logits, experts);
+                }
+                return;
+            }
+        };
+        if self.bias.is_none() && self.config.groups.is_none() {
+            return top_k_rows(unlimited, e, k, experts, top);
+        }
+        keys.resize(logits.len(), 0.0);
+        match &self.bias {
+            // In the finite range, because two infinite keys of a group would add up to NaN.
+            Some(bias) => add_bias(unlimited, bias, keys),
+            None => keys.copy_from_slice(unlimited),
         }
         if let Some(groups) = &self.config.groups {
-            keep_groups(groups, keys, limits, top);
-            let members = keys.chunks_exact_mut(self.config.experts / groups.n);
-            for (members, _) in members
-                .zip(&limits.allowed)
-                .filter(|(_, allowed)| !**allowed)
-            {
-                members.fill(groups.fill);
-            }
+            keep_groups(groups, keys, e, limits, top);
         }
-        top_k(keys, experts, top);
+        top_k_rows(keys, e, k, experts, top);
     }
 
-    /// Weights of the chosen `experts`, from the scores that [`choose`](Self::choose) left.
-    fn weigh(&self, row: &[f32], experts: &[u32], weights: &mut [f32], scratch: &SelectScratch) {
+    /// Weights of the chosen `experts` of a few rows, from the scores that
+    /// [`choose`](Self::choose) left.
+    fn weigh(&self, logits: &[f32], experts: &[u32], weights: &mut [f32], scratch: &SelectScratch) {
+        let (e, k) = (self.config.experts, self.config.top_k);
+        let scores = scratch.scores.chunks_exact(e);
+        let rows = logits.chunks_exact(e).zip(scores).enumerate();
+        let slots = experts.chunks_exact(k).zip(weights.chunks_exact_mut(k));
+        for ((row, (logits, scores)), (experts, weights)) in rows.zip(slots) {
+            let allowed = |groups: &Groups, expert: usize| {
+                scratch.groups.allowed[row * groups.n + expert / (e / groups.n)]
+            };
+            self.weigh_row(logits, scores, allowed, experts, weights);
+        }
+    }
+
+    /// Weights of one row; `allowed` says whether an expert is in a group that was kept.
+    fn weigh_row(
+        &self,
+        row: &[f32],
+        scores: &[f32],
+        allowed: impl Fn(&Groups, usize) -> bool,
+        experts: &[u32],
+        weights: &mut [f32],
+    ) {
         let config = &self.config;
         if let Post::SparseMixer { eps } = config.post {
             pairs::sparse_mixer(row, experts, eps, config.dtype, weights);
@@ -157,12 +220,8 @@ impl Selector {
                 (Post::SparseMixer { .. }, _) => *weight,
                 (Post::Softmax { .. }, _) => row[expert],
                 (Post::Sigmoid { .. }, _) => math::sigmoid(row[expert]),
-                (Post::None, Some(groups))
-                    if !scratch.groups.allowed[expert / (config.experts / groups.n)] =>
-                {
-                    groups.fill
-                }
-                (Post::None, _) => scratch.scores[expert],
+                (Post::None, Some(groups)) if !allowed(groups, expert) => groups.fill,
+                (Post::None, _) => scores[expert],
             };
         }
         if let Post::Softmax { .. } = config.post {

@@ -2,9 +2,11 @@
 
 use super::{
     SelectScratch, Selector,
-    highest::{TopScratch, top_k, two_highest},
-    steps::{check_row, score},
+    highest::{TopScratch, top_k},
+    steps::{first_not_finite, score},
 };
+use expertmesh_kernels::rows::two_highest;
+
 use crate::{
     config::{GroupScore, Select},
     error::RoutingError,
@@ -15,8 +17,15 @@ use crate::{
 impl Selector {
     /// Refuses logits that are not finite.
     pub(crate) fn check_logits(&self, logits: &[f32]) -> Result<(), RoutingError> {
-        let mut rows = logits.chunks_exact(self.config.experts).enumerate();
-        rows.try_for_each(|(token, row)| check_row(token, row))
+        let experts = self.config.experts;
+        match first_not_finite(logits) {
+            None => Ok(()),
+            Some(at) => Err(RoutingError::Logit {
+                token: at / experts,
+                expert: at % experts,
+                found: logits[at],
+            }),
+        }
     }
 
     /// Selection keys of a row, before group limits; the scores stay in `scratch`.
@@ -44,9 +53,8 @@ impl Selector {
 
     /// Scores of a row, in place of what `scores` held.
     pub(crate) fn fill_scores(&self, row: &[f32], scores: &mut Vec<f32>) {
-        scores.clear();
-        scores.extend_from_slice(row);
-        score(scores, self.config.score, self.config.dtype);
+        scores.resize(row.len(), 0.0);
+        score(row, row.len(), &self.config, scores, &[]);
     }
 
     /// Weights of any `experts` of a row, as if the keys had chosen them.
@@ -61,8 +69,8 @@ impl Selector {
         scratch: &mut SelectScratch,
     ) -> Result<(), RoutingError> {
         self.fill_scores(row, &mut scratch.scores);
-        scratch.groups.allow_all(&self.config);
-        self.weigh(row, experts, weights, scratch);
+        // As if no group had been ruled out.
+        self.weigh_row(row, &scratch.scores, |_, _| true, experts, weights);
         match weights.iter().position(|weight| !weight.is_finite()) {
             Some(slot) => Err(RoutingError::Weight {
                 token: 0,

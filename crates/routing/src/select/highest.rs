@@ -1,8 +1,10 @@
-//! The highest keys of a row, without a branch that depends on the keys' order.
+//! The highest keys of a row.
 //!
-//! Keys of a random row are as good as unpredictable to a CPU, so a textbook insertion spends its
-//! time on mispredicted branches. Here most keys fall to one threshold, and the few that pass go
-//! through a chain of minimum and maximum.
+//! Most routers choose a few of a few hundred, which a kernel does for many rows at once. What is
+//! here besides serves more choices or longer rows: most keys fall to one threshold, and the few
+//! that pass go through a chain of minimum and maximum, or else all are sorted.
+
+use expertmesh_kernels::rows::{MAX_HIGHEST, MAX_WIDTH, highest, rank};
 
 /// Keys that are compared with the threshold at once; their answers are the bits of one word.
 const WORD: usize = u64::BITS as usize;
@@ -17,13 +19,33 @@ pub(crate) struct TopScratch {
 }
 
 /// Fills `experts` with the indices of the highest keys, highest first, ties to the lower index.
-/// `experts` is no longer than `keys`, and no key is NaN.
+/// `experts` is no longer than `keys` and not empty, and no key is NaN.
 pub(crate) fn top_k(keys: &[f32], experts: &mut [u32], scratch: &mut TopScratch) {
-    match experts.len() {
-        0..=8 => insert_highest::<8>(keys, experts, &mut scratch.passed),
-        9..=16 => insert_highest::<16>(keys, experts, &mut scratch.passed),
-        17..=32 => insert_highest::<32>(keys, experts, &mut scratch.passed),
-        _ => sort_highest(keys, experts, &mut scratch.ranks),
+    if experts.is_empty() {
+        return;
+    }
+    top_k_rows(keys, keys.len(), experts.len(), experts, scratch);
+}
+
+/// Fills `experts` `[rows, k]` with the indices of the highest keys of every row of `width`, as
+/// [`top_k`] does for one.
+pub(crate) fn top_k_rows(
+    keys: &[f32],
+    width: usize,
+    k: usize,
+    experts: &mut [u32],
+    scratch: &mut TopScratch,
+) {
+    if k <= MAX_HIGHEST && width <= MAX_WIDTH {
+        return highest(keys, width, k, experts);
+    }
+    let TopScratch { passed, ranks } = scratch;
+    for (keys, experts) in keys.chunks_exact(width).zip(experts.chunks_exact_mut(k)) {
+        match k {
+            ..=MAX_HIGHEST => insert_highest::<{ MAX_HIGHEST }>(keys, experts, passed),
+            _ if k <= 32 => insert_highest::<32>(keys, experts, passed),
+            _ => sort_highest(keys, experts, ranks),
+        }
     }
 }
 
@@ -107,46 +129,7 @@ fn threshold<const N: usize>(keys: &[f32]) -> f32 {
         .fold(f32::INFINITY, |a, b| if b < a { b } else { a })
 }
 
-/// One number that orders by key first, then by falling index; never 0.
-fn rank(key: f32, expert: u32) -> u64 {
-    // Adding 0 makes one key of -0 and 0. The bits of a positive float are ordered like it; those
-    // of a negative one the other way round.
-    let bits = (key + 0.0).to_bits();
-    let ordered = if bits >> 31 == 0 {
-        bits | 1 << 31
-    } else {
-        !bits
-    };
-    u64::from(ordered) << 32 | u64::from(!expert)
-}
-
-/// The highest key and the one after it (which may be equal); `-inf` where there is none.
-pub(super) fn two_highest(keys: &[f32]) -> (f32, f32) {
-    const LANES: usize = 8;
-    let mut first = [f32::NEG_INFINITY; LANES];
-    let mut second = first;
-    let chunks = keys.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            second[lane] = higher(second[lane], lower(first[lane], chunk[lane]));
-            first[lane] = higher(first[lane], chunk[lane]);
-        }
-    }
-    let lanes = first.into_iter().zip(second);
-    let rest = rest.iter().map(|&key| (key, f32::NEG_INFINITY));
-    lanes
-        .chain(rest)
-        .fold((f32::NEG_INFINITY, f32::NEG_INFINITY), |a, b| {
-            (higher(a.0, b.0), higher(lower(a.0, b.0), higher(a.1, b.1)))
-        })
-}
-
 /// The greater of two numbers that are not NaN, as one instruction.
 fn higher(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
-}
-
-fn lower(a: f32, b: f32) -> f32 {
-    if a < b { a } else { b }
 }

@@ -1,34 +1,23 @@
 //! The steps of a selection, each over one row.
 
+use expertmesh_kernels::rows::{self, MAX_RUNS, Runs, keep_runs};
 use expertmesh_kernels::{Format, bf16_round, math, round_bf16};
 
-use super::{
-    given::group_rank,
-    highest::{TopScratch, top_k},
-};
+use super::given::group_rank;
+use super::highest::{TopScratch, top_k};
 use crate::{
-    config::{Groups, Norm, RouterConfig, Score},
+    config::{GroupScore, Groups, Norm, RouterConfig, Score},
     error::RoutingError,
 };
 
-/// Buffers of one ranking of groups.
+/// Buffers of the ranking of groups.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GroupScratch {
+    /// `[groups]`: ranks of one row.
     ranks: Vec<f32>,
     kept: Vec<u32>,
-    /// Whether a token may choose from the group; what [`keep_groups`] finds.
+    /// `[rows, groups]`: whether a token may choose from the group; what [`keep_groups`] finds.
     pub(super) allowed: Vec<bool>,
-}
-
-// === impl GroupScratch ===
-
-impl GroupScratch {
-    /// As if no group had been ruled out.
-    pub(super) fn allow_all(&mut self, config: &RouterConfig) {
-        self.allowed.clear();
-        let groups = config.groups.as_ref().map_or(0, |groups| groups.n);
-        self.allowed.resize(groups, true);
-    }
 }
 
 /// Refuses a bias that is not one finite number for each expert.
@@ -44,35 +33,31 @@ pub(crate) fn check_bias(
     }
 }
 
-/// Refuses a row with a logit that is infinite or not a number.
-pub(super) fn check_row(token: usize, row: &[f32]) -> Result<(), RoutingError> {
-    // Without an early exit or a branch, so that it is a few vector instructions: adding one to
-    // a full exponent, which only infinities and NaN have, carries into the sign.
-    let carry = |logit: &f32| (logit.to_bits() & 0x7fff_ffff) + 0x0080_0000;
-    if row.iter().fold(0, |any, logit| any | carry(logit)) >> 31 == 0 {
-        return Ok(());
+/// The first logit of a block of rows that is infinite or not a number.
+pub(super) fn first_not_finite(logits: &[f32]) -> Option<usize> {
+    if rows::magnitude(logits).is_finite() {
+        return None;
     }
-    let expert = row
-        .iter()
-        .position(|logit| !logit.is_finite())
-        .unwrap_or_default();
-    Err(RoutingError::Logit {
-        token,
-        expert,
-        found: row[expert],
-    })
+    logits.iter().position(|logit| !logit.is_finite())
 }
 
-/// Turns a row of logits into scores in place.
-pub(super) fn score(row: &mut [f32], score: Score, dtype: Format) {
-    let in_f32 = match score {
-        Score::None => return,
+/// The `scores` of rows of logits, `width` each. `next` are the logits that will be read after them.
+pub(super) fn score(
+    logits: &[f32],
+    width: usize,
+    config: &RouterConfig,
+    scores: &mut [f32],
+    next: &[f32],
+) {
+    let dtype = config.dtype;
+    let in_f32 = match config.score {
+        Score::None => return scores.copy_from_slice(logits),
         Score::Softmax { f32 } => {
-            math::softmax(row);
+            rows::softmax(logits, width, scores, next);
             f32
         }
         Score::Sigmoid { f32 } => {
-            math::sigmoid_slice(row);
+            rows::sigmoid(logits, scores, next);
             f32
         }
         Score::SqrtSoftplus => {
@@ -83,20 +68,23 @@ pub(super) fn score(row: &mut [f32], score: Score, dtype: Format) {
                     value
                 }
             };
-            row.iter_mut()
-                .for_each(|value| *value = round(math::softplus(*value)).sqrt());
+            for (score, logit) in scores.iter_mut().zip(logits) {
+                *score = round(math::softplus(*logit)).sqrt();
+            }
             false
         }
     };
     if !in_f32 && dtype == Format::Bf16 {
-        round_bf16(row);
+        round_bf16(scores);
     }
 }
 
-/// Ranks the groups, and says in `scratch.allowed` which of them a token may choose from.
+/// Ranks the groups of every row of `width` keys, overwrites the keys of those that a token may not
+/// choose from, and says in `scratch.allowed` which they are.
 pub(super) fn keep_groups(
     groups: &Groups,
-    keys: &[f32],
+    keys: &mut [f32],
+    width: usize,
     scratch: &mut GroupScratch,
     top: &mut TopScratch,
 ) {
@@ -105,16 +93,37 @@ pub(super) fn keep_groups(
         kept,
         allowed,
     } = scratch;
-    ranks.clear();
-    let members = keys.chunks_exact(keys.len() / groups.n);
-    ranks.extend(members.map(|members| group_rank(groups.by, members, kept, top)));
-    kept.clear();
-    kept.resize(groups.keep, 0);
-    top_k(ranks, kept, top);
     allowed.clear();
-    allowed.resize(groups.n, false);
-    kept.iter()
-        .for_each(|&group| allowed[group as usize] = true);
+    allowed.resize(keys.len() / width * groups.n, false);
+    let in_kernel = matches!(groups.by, GroupScore::Max | GroupScore::Sum2);
+    if in_kernel && groups.n <= MAX_RUNS {
+        let runs = Runs {
+            n: groups.n,
+            keep: groups.keep,
+            by_two: groups.by == GroupScore::Sum2,
+            fill: groups.fill,
+        };
+        return keep_runs(keys, width, &runs, allowed);
+    }
+    let size = width / groups.n;
+    for (row, allowed) in keys
+        .chunks_exact_mut(width)
+        .zip(allowed.chunks_exact_mut(groups.n))
+    {
+        ranks.clear();
+        let members = row.chunks_exact(size);
+        ranks.extend(members.map(|members| group_rank(groups.by, members, kept, top)));
+        kept.clear();
+        kept.resize(groups.keep, 0);
+        top_k(ranks, kept, top);
+        kept.iter()
+            .for_each(|&group| allowed[group as usize] = true);
+        for (members, allowed) in row.chunks_exact_mut(size).zip(allowed) {
+            if !*allowed {
+                members.fill(groups.fill);
+            }
+        }
+    }
 }
 
 /// Normalises the weights of one token; `rounded` rounds each result to bf16.
