@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::OnLoss;
 use crate::error::{LossCause, StepError};
-use crate::plan::ShardPlan;
+use crate::shard_plan::ShardPlan;
 
 /// What the driver of a [`Home`] must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,10 +70,16 @@ impl Home {
         let hosts: Vec<HostState> = plan
             .hosts
             .iter()
-            .map(|host| HostState {
+            .enumerate()
+            .map(|(at, host)| HostState {
                 endpoint: host.endpoint,
                 name: name_of(names, host.endpoint),
-                waves: host.chunks.iter().map(|chunk| chunk.wave).collect(),
+                waves: plan
+                    .host(at)
+                    .chunks
+                    .iter()
+                    .map(|chunk| chunk.wave)
+                    .collect(),
                 next: 0,
                 answered: vec![false; host.chunks.len()],
                 in_flight: 0,

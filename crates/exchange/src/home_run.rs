@@ -12,7 +12,8 @@ use crate::clock::ClockMap;
 use crate::combine::CombineRule;
 use crate::error::{LossCause, StepError};
 use crate::home::{Home, HomeAction};
-use crate::plan::{OWN, ShardPlan, index};
+use crate::plan::index;
+use crate::shard_plan::{OWN, ShardPlan};
 use crate::timeline::Timeline;
 
 /// What a [`HomeRun`] is told at its start.
@@ -79,8 +80,9 @@ pub struct HomeRun {
     home: Home,
     plan: ShardPlan,
     setup: HomeSetup,
-    results: Vec<Vec<Option<FrameView>>>,
-    packed_ns: Vec<Vec<u64>>,
+    /// `[chunks]` of the plan, as the next.
+    results: Vec<Option<FrameView>>,
+    packed_ns: Vec<u64>,
     experts_ns: Vec<u64>,
     /// Until when each host's experts are accounted for: chunks of one batch share its time.
     counted_ns: Vec<u64>,
@@ -139,19 +141,10 @@ impl HomeRun {
             setup.deadline_ns,
             setup.on_loss,
         );
-        let chunks = |host: &crate::HostPlan| host.chunks.len();
         Self {
             home,
-            results: plan
-                .hosts
-                .iter()
-                .map(|host| vec![None; chunks(host)])
-                .collect(),
-            packed_ns: plan
-                .hosts
-                .iter()
-                .map(|host| vec![0; chunks(host)])
-                .collect(),
+            results: vec![None; plan.chunks()],
+            packed_ns: vec![0; plan.chunks()],
             experts_ns: vec![0; plan.hosts.len()],
             counted_ns: vec![0; plan.hosts.len()],
             timeline: Timeline {
@@ -212,7 +205,8 @@ impl HomeRun {
         if !self.home.on_results(host, chunk) {
             return;
         }
-        let packed = self.packed_ns[host][chunk];
+        let at = self.plan.hosts[host].chunks.start + chunk;
+        let packed = self.packed_ns[at];
         clock.observe(
             packed,
             header.times.received_ns,
@@ -241,7 +235,7 @@ impl HomeRun {
         line.packed = packed.saturating_sub(start);
         (line.received, line.started, line.computed) = (received, started, computed);
         line.arrived = now_ns.max(last) - start;
-        self.results[host][chunk] = Some(frame);
+        self.results[at] = Some(frame);
     }
 
     /// A host is gone or refused.
@@ -282,11 +276,11 @@ impl HomeRun {
         let row_bytes = self.setup.hidden as usize * self.setup.rule.row_format.bytes();
         choices.filter_map(move |choice| {
             let from = self.plan.results[choice];
-            if from.host == OWN {
+            if from.chunk == OWN {
                 let first = from.row as usize * row_bytes;
                 return Some((self.plan.weights[choice], &own[first..first + row_bytes]));
             }
-            let frame = self.results[from.host as usize][from.chunk as usize].as_ref()?;
+            let frame = self.results[from.chunk as usize].as_ref()?;
             Some((self.plan.weights[choice], frame.row(from.row as usize)))
         })
     }
@@ -295,7 +289,7 @@ impl HomeRun {
     pub fn lost(&self) -> Vec<u32> {
         let missing = |at: &usize| {
             let from = self.plan.results[*at];
-            from.host != OWN && self.results[from.host as usize][from.chunk as usize].is_none()
+            from.chunk != OWN && self.results[from.chunk as usize].is_none()
         };
         (0..self.plan.choices())
             .filter(missing)
@@ -332,7 +326,7 @@ impl HomeRun {
         pool: &BufferPool,
         now_ns: &impl Fn() -> u64,
     ) -> Bytes {
-        let plan = &self.plan.hosts[host];
+        let plan = self.plan.host(host);
         let piece = &plan.chunks[chunk];
         let alone = index(plan.chunks.len().min(self.setup.credits));
         let extent = self
@@ -369,7 +363,7 @@ impl HomeRun {
             rows.pack(header.format, self.setup.hidden as usize, tokens, slots);
         }
         let now = now_ns();
-        self.packed_ns[host][chunk] = now;
+        self.packed_ns[self.plan.hosts[host].chunks.start + chunk] = now;
         header.times.sent_ns = now;
         header.budget_ns = self.setup.deadline_ns.saturating_sub(now);
         writer.set_header(&header);
@@ -409,7 +403,7 @@ impl HomeRun {
     }
 
     fn check(&self, host: usize, header: &Header) -> Result<(), String> {
-        let chunks = &self.plan.hosts[host].chunks;
+        let chunks = self.plan.host(host).chunks;
         let chunk = chunks.get(header.tag.chunk as usize).ok_or_else(|| {
             format!(
                 "chunk {} of a host with {} chunks",

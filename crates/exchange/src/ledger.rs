@@ -2,7 +2,8 @@
 
 use expertmesh_wire::encoded_len;
 
-use crate::plan::{HostPlan, Limits, ShardPlan};
+use crate::plan::Limits;
+use crate::shard_plan::{HostRows, ShardPlan};
 use crate::{COORDINATOR, ExchangeKind};
 
 /// Messages, rows and encoded bytes from one endpoint to another.
@@ -70,8 +71,8 @@ impl TrafficLedger {
             if kind == ExchangeKind::AllToAll {
                 ledger.shard(shard, sizes);
             }
-            for host in &shard.hosts {
-                ledger.host(shard.home, host, sizes);
+            for at in 0..shard.hosts.len() {
+                ledger.host(shard.home, shard.host(at), sizes);
             }
             ledger.saved_by_dedup_bytes += (shard.rows_saved() * sizes.row) as u64;
         }
@@ -132,8 +133,8 @@ impl TrafficLedger {
         self.add(shard.home, COORDINATOR, shard.tokens, back);
     }
 
-    fn host(&mut self, home: u32, host: &HostPlan, sizes: Sizes) {
-        for chunk in &host.chunks {
+    fn host(&mut self, home: u32, host: HostRows<'_>, sizes: Sizes) {
+        for chunk in host.chunks {
             let (rows, choices) = (chunk.rows.len(), chunk.choices.len());
             self.request(
                 home,

@@ -35,6 +35,7 @@ mod host;
 mod jobs;
 mod ledger;
 mod plan;
+mod shard_plan;
 mod shard_run;
 mod target;
 #[cfg(test)]
@@ -50,9 +51,8 @@ pub use home_run::{Beside, HomeRun, HomeSetup, Outgoing, RowSource};
 pub use host::{Cohort, Host, HostAction};
 pub use jobs::{RowsJob, error_frame};
 pub use ledger::{LinkCell, TrafficLedger};
-pub use plan::{
-    Chunk, HostPlan, HostTable, Kept, KeptChoices, Limits, OwnChoice, ShardPlan, shard_ranges,
-};
+pub use plan::{HostTable, Kept, KeptChoices, Limits, shard_ranges};
+pub use shard_plan::{Chunk, HostPlan, HostRows, OwnChoice, ShardPlan};
 pub use shard_run::{CombinedFrame, ShardFrame, write_combined, write_shard};
 pub use target::Target;
 pub use timeline::Timeline;

@@ -24,11 +24,13 @@ impl Target {
     pub const EXPERTS: usize = 1 << EXPERT_BITS;
     /// Replicas of an expert are at most as many.
     pub const REPLICAS: usize = 1 << REPLICA_BITS;
+    /// Where the wave begins: packed targets are ordered by it first.
+    pub(crate) const WAVE_BIT: u32 = EXPERT_BITS + REPLICA_BITS;
 
     /// The packed form. What exceeds its bits was refused when the layer was configured.
     pub fn pack(self) -> u32 {
         let replica = u32::from(self.replica) & ((1 << REPLICA_BITS) - 1);
-        u32::from(self.wave) << (EXPERT_BITS + REPLICA_BITS)
+        u32::from(self.wave) << Self::WAVE_BIT
             | replica << EXPERT_BITS
             | self.expert & ((1 << EXPERT_BITS) - 1)
     }

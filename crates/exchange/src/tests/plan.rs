@@ -6,7 +6,7 @@ use expertmesh_wire::encoded_len;
 use proptest::prelude::*;
 
 use super::{HAND, hand_plan, table, wide};
-use crate::plan::ResultAt;
+use crate::shard_plan::{OWN, ResultAt};
 use crate::{Chunk, HostTable, KeptChoices, Limits, OwnChoice, ShardPlan, Target, shard_ranges};
 
 #[test]
@@ -14,7 +14,7 @@ fn a_token_with_two_experts_on_one_host_is_one_row() {
     let plan = hand_plan(0, wide(4));
     let hosts: Vec<u32> = plan.hosts.iter().map(|host| host.endpoint).collect();
     assert_eq!(hosts, [1, 2, 3]);
-    let ann = &plan.hosts[0];
+    let ann = plan.host(0);
     assert_eq!(ann.tokens, [0, 2]);
     assert_eq!(ann.offsets, [0, 2, 3]);
     assert_eq!(ann.experts, [2, 0, 0], "in slot order");
@@ -27,26 +27,14 @@ fn a_token_with_two_experts_on_one_host_is_one_row() {
             wave: 0,
         }]
     );
-    let bob = &plan.hosts[1];
-    assert_eq!(
-        (bob.tokens.as_slice(), bob.experts.as_slice()),
-        ([0].as_slice(), [1].as_slice())
-    );
-    let cid = &plan.hosts[2];
-    assert_eq!(
-        (cid.tokens.as_slice(), cid.experts.as_slice()),
-        ([2].as_slice(), [3].as_slice())
-    );
-    let at = |host, chunk, row| ResultAt { host, chunk, row };
+    let bob = plan.host(1);
+    assert_eq!((bob.tokens, bob.experts), ([0].as_slice(), [1].as_slice()));
+    let cid = plan.host(2);
+    assert_eq!((cid.tokens, cid.experts), ([2].as_slice(), [3].as_slice()));
+    let at = |chunk, row| ResultAt { chunk, row };
     assert_eq!(
         plan.results,
-        [
-            at(0, 0, 0),
-            at(0, 0, 1),
-            at(1, 0, 0),
-            at(2, 0, 0),
-            at(0, 0, 2)
-        ]
+        [at(0, 0), at(0, 1), at(1, 0), at(2, 0), at(0, 2)]
     );
     assert_eq!((plan.tokens, plan.choices()), (3, 5));
     assert_eq!(plan.rows_saved(), 1);
@@ -79,7 +67,8 @@ fn chunks_are_cut_where_the_next_row_would_not_fit() {
             row_per_choice: false,
         };
         let plan = ShardPlan::new(0, kept, &table, limits);
-        let sizes: Vec<usize> = plan.hosts[0]
+        let sizes: Vec<usize> = plan
+            .host(0)
             .chunks
             .iter()
             .map(|chunk| chunk.rows.len())
@@ -116,14 +105,7 @@ fn results_bound_a_chunk_as_requests_do() {
     };
     let plan = ShardPlan::new(0, kept, &table, short);
     assert_eq!(plan.hosts[0].chunks.len(), 2);
-    assert_eq!(
-        plan.results[4],
-        ResultAt {
-            host: 0,
-            chunk: 1,
-            row: 1
-        }
-    );
+    assert_eq!(plan.results[4], ResultAt { chunk: 1, row: 1 });
 }
 
 #[test]
@@ -220,11 +202,8 @@ fn replicas_waves_and_free_experts_have_their_places() {
         expert: 2,
     };
     assert_eq!(plan.own, [own]);
-    let first = &plan.hosts[0];
-    assert_eq!(
-        (first.endpoint, first.tokens.as_slice()),
-        (1, [0, 1].as_slice())
-    );
+    let first = plan.host(0);
+    assert_eq!((first.endpoint, first.tokens), (1, [0, 1].as_slice()));
     assert_eq!(
         first.experts,
         [0, 1, 0],
@@ -232,19 +211,12 @@ fn replicas_waves_and_free_experts_have_their_places() {
     );
     let waves: Vec<u8> = first.chunks.iter().map(|chunk| chunk.wave).collect();
     assert_eq!(waves, [0, 1], "a wave has chunks of its own");
-    let second = &plan.hosts[1];
+    let second = plan.host(1);
     assert_eq!((second.endpoint, second.chunks[0].wave), (2, 1));
-    let at = |host, chunk, row| ResultAt { host, chunk, row };
-    let own = crate::plan::OWN;
+    let at = |chunk, row| ResultAt { chunk, row };
     assert_eq!(
         plan.results,
-        [
-            at(0, 0, 0),
-            at(0, 0, 1),
-            at(own, 0, 0),
-            at(0, 1, 0),
-            at(1, 0, 0)
-        ]
+        [at(0, 0), at(0, 1), at(OWN, 0), at(1, 0), at(2, 0)]
     );
     let one_each = ShardPlan::first_chunks(std::slice::from_ref(&plan), 3, 4);
     assert_eq!(
@@ -253,7 +225,7 @@ fn replicas_waves_and_free_experts_have_their_places() {
         "a later wave is not among the first chunks"
     );
     assert_eq!(
-        moved_plan(true).hosts[0].tokens,
+        moved_plan(true).host(0).tokens,
         [0, 0, 1],
         "a row for each choice"
     );
@@ -309,12 +281,15 @@ proptest! {
         let limits = Limits { row_bytes: 32, chunk_bytes, row_per_choice: false, };
         let plan = ShardPlan::new(home, kept, &table(), limits);
         let mut seen = BTreeMap::new();
-        for (at, host) in plan.hosts.iter().enumerate() {
+        let mut pieces = 0;
+        for at in 0..plan.hosts.len() {
+            let host = plan.host(at);
+            prop_assert_eq!(plan.hosts[at].chunks.clone(), pieces..pieces + host.chunks.len());
             prop_assert!(!host.chunks.is_empty());
             prop_assert!(host.tokens.is_sorted() && host.tokens.windows(2).all(|two| two[0] != two[1]));
             prop_assert_eq!(host.offsets.len(), host.tokens.len() + 1);
             let mut rows = 0;
-            for (chunk, piece) in host.chunks.iter().enumerate() {
+            for (chunk, piece) in (pieces..).zip(host.chunks) {
                 prop_assert_eq!(piece.rows.start, rows);
                 rows = piece.rows.end;
                 let (n, choices) = (piece.rows.len(), piece.choices.len());
@@ -325,12 +300,13 @@ proptest! {
                     prop_assert_eq!(host.experts[choice], experts[kept]);
                     prop_assert_eq!(table().host(experts[kept]), Some(host.endpoint));
                     let narrow = |value: usize| u32::try_from(value).unwrap();
-                    let place = ResultAt { host: narrow(at), chunk: narrow(chunk), row: narrow(row) };
+                    let place = ResultAt { chunk: narrow(chunk), row: narrow(row) };
                     prop_assert_eq!(plan.results[kept], place);
                     prop_assert!(seen.insert(kept, ()).is_none());
                 }
             }
             prop_assert_eq!(rows, host.tokens.len());
+            pieces += host.chunks.len();
         }
         prop_assert_eq!(seen.len(), experts.len());
     }

@@ -1,0 +1,469 @@
+//! Route + placement → the rows that each expert host gets, and where each result belongs.
+//!
+//! Everything lies in a few flat arrays, host after host and, within a host, wave after wave, whose sizes are counted before they are
+//! filled: a plan allocates the same number of times for any number of tokens and hosts. Kept
+//! choices are read three times in a row, so that memory streams: to count, to fill, and, once the
+//! chunks are cut, to note where each result arrives.
+
+use std::ops::Range;
+
+use expertmesh_wire::encoded_len;
+
+use crate::plan::{HostTable, Kept, Limits, index};
+use crate::target::Target;
+use crate::timeline::TIMELINE_WORDS;
+
+/// Rows and choices of one message to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Range in [`HostRows::tokens`].
+    pub rows: Range<usize>,
+    /// Range in [`HostRows::experts`].
+    pub choices: Range<usize>,
+    /// The wave it is sent in: not before the results of every earlier wave are in.
+    pub wave: u8,
+}
+
+/// An expert host of a plan, and where its part of the plan lies. [`ShardPlan::host`] reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPlan {
+    /// Endpoint id of the host.
+    pub endpoint: u32,
+    /// Its rows among those of the plan.
+    pub rows: Range<usize>,
+    /// Its choices among those of the plan, host after host.
+    pub choices: Range<usize>,
+    /// Its chunks among those of the plan.
+    pub chunks: Range<usize>,
+}
+
+/// What one expert host gets of a shard: each token's row once, however many of its experts live
+/// there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostRows<'a> {
+    /// Endpoint id of the host.
+    pub endpoint: u32,
+    /// `[rows]` token (local to the shard) of each row, ascending in a wave.
+    pub tokens: &'a [u32],
+    /// `[rows + 1]` offsets into `experts`.
+    pub offsets: &'a [u32],
+    /// `[choices]` expert of each choice, row by row in slot order.
+    pub experts: &'a [u32],
+    /// `[choices]` index of each choice among the shard's kept choices.
+    pub kept: &'a [u32],
+    /// The messages, in the order they are sent.
+    pub chunks: &'a [Chunk],
+}
+
+/// Where the result row of a choice arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ResultAt {
+    /// Chunk of the plan, counted over all hosts, or [`OWN`].
+    pub(crate) chunk: u32,
+    /// Row of the chunk's result frame, or position in [`ShardPlan::own`].
+    pub(crate) row: u32,
+}
+
+/// In place of a chunk: the home computes the choice itself.
+pub(crate) const OWN: u32 = u32::MAX;
+
+/// A choice for which its home answers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnChoice {
+    /// Token, local to the shard.
+    pub token: u32,
+    /// A free expert.
+    pub expert: u32,
+}
+
+/// The plan of one home's tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardPlan {
+    /// Endpoint id of the home.
+    pub home: u32,
+    /// Tokens of the shard.
+    pub tokens: usize,
+    /// `[tokens + 1]` offsets of each token's kept choices.
+    pub offsets: Vec<u32>,
+    /// `[choices]` weight of each kept choice.
+    pub weights: Vec<f32>,
+    /// Choices of free experts, in token order.
+    pub own: Vec<OwnChoice>,
+    /// Hosts that get rows, ascending by endpoint.
+    pub hosts: Vec<HostPlan>,
+    pub(crate) results: Vec<ResultAt>,
+    /// `[rows]`, host after host, as the next four.
+    row_tokens: Vec<u32>,
+    /// `[rows + hosts]`: a host has one more than it has rows.
+    row_offsets: Vec<u32>,
+    /// `[choices]`
+    experts: Vec<u32>,
+    /// `[choices]`
+    kept: Vec<u32>,
+    chunks: Vec<Chunk>,
+}
+
+/// The rows that a host gets in one wave.
+#[derive(Debug, Clone)]
+struct Segment {
+    /// Position of the host in the plan.
+    host: usize,
+    wave: u8,
+    /// Rows of the host.
+    rows: Range<usize>,
+    /// Position of its cursor.
+    cursor: usize,
+    /// Chunks of the plan.
+    chunks: Range<usize>,
+}
+
+/// What is known of an endpoint's wave while its part of a plan is made.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    /// Choices so far; in the flat arrays while they are filled.
+    choices: u32,
+    /// Rows so far, likewise.
+    rows: u32,
+    /// 1 + the token of the last row, 0 before the first.
+    last: u32,
+    /// Where the choices of its host begin.
+    first: u32,
+    /// The host's position in the plan.
+    host: u32,
+    /// The chunk that the next choice is in, and where it begins and ends among all choices.
+    chunk: u32,
+    start: u32,
+    end: u32,
+}
+
+// === impl ShardPlan ===
+
+impl ShardPlan {
+    /// Plans the kept choices of `home`'s tokens: rows for each host, chunks, places of results.
+    ///
+    /// Targets are looked up in `table`; every one must be there (the caller checks what arrives
+    /// from the network). Linear in tokens and choices.
+    pub fn new(home: u32, kept: Kept<'_>, table: &HostTable, limits: Limits) -> Self {
+        let waves = 1 + kept
+            .targets
+            .iter()
+            .max()
+            .map_or(0, |target| target >> Target::WAVE_BIT);
+        let walk = Walk {
+            kept,
+            table,
+            waves: waves as usize,
+            row_per_choice: limits.row_per_choice,
+        };
+        let mut cursors = vec![Cursor::default(); table.endpoints() * walk.waves];
+        walk.each(&mut cursors, |cursor, token, _, _| {
+            cursor.rows += walk.begins_row(cursor, token);
+            cursor.last = token + 1;
+            cursor.choices += 1;
+        });
+        let (hosts, mut segments) = lay_out(&mut cursors, walk.waves);
+        let rows = hosts.last().map_or(0, |host| host.rows.end);
+        let sent = hosts.last().map_or(0, |host| host.choices.end);
+        let choices = kept.targets.len();
+        let mut plan = Self {
+            home,
+            tokens: kept.offsets.len().saturating_sub(1),
+            offsets: kept.offsets.to_vec(),
+            weights: kept.weights.to_vec(),
+            own: Vec::new(),
+            results: vec![ResultAt::default(); choices],
+            row_tokens: vec![0; rows],
+            row_offsets: vec![0; rows + hosts.len()],
+            experts: vec![0; sent],
+            kept: vec![0; sent],
+            chunks: Vec::new(),
+            hosts,
+        };
+        plan.fill(&walk, &mut cursors);
+        plan.cut(&mut segments, limits);
+        plan.find_results(&walk, &segments, &mut cursors);
+        if sent < choices {
+            plan.keep_own(kept, table);
+        }
+        plan
+    }
+
+    /// What the host at `at` in [`ShardPlan::hosts`] gets.
+    pub fn host(&self, at: usize) -> HostRows<'_> {
+        let HostPlan {
+            endpoint,
+            rows,
+            choices,
+            chunks,
+        } = self.hosts[at].clone();
+        HostRows {
+            endpoint,
+            tokens: &self.row_tokens[rows.clone()],
+            offsets: &self.row_offsets[rows.start + at..=rows.end + at],
+            experts: &self.experts[choices.clone()],
+            kept: &self.kept[choices],
+            chunks: &self.chunks[chunks],
+        }
+    }
+
+    /// Number of kept choices.
+    pub fn choices(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Number of chunks to all hosts.
+    pub fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Chunks that the homes of `plans` together send to each endpoint before their `credits` are
+    /// used up, by endpoint id.
+    pub fn first_chunks(plans: &[Self], endpoints: usize, credits: usize) -> Vec<u32> {
+        let mut chunks = vec![0; endpoints];
+        for plan in plans {
+            for at in 0..plan.hosts.len() {
+                let host = plan.host(at);
+                let first = host.chunks.iter().take_while(|chunk| chunk.wave == 0);
+                chunks[host.endpoint as usize] += index(first.count().min(credits));
+            }
+        }
+        chunks
+    }
+
+    /// Length of the `SHARD` frame that tells a home this plan's tokens and choices, in a cluster
+    /// of `endpoints` endpoints.
+    pub fn shard_frame_len(&self, row_bytes: usize, endpoints: usize) -> usize {
+        encoded_len(
+            self.tokens + 2 * self.choices() + endpoints,
+            self.tokens * row_bytes,
+        )
+    }
+
+    /// Length of the `COMBINED` frame that brings this plan's outputs back, if nothing is lost.
+    pub fn combined_frame_len(&self, output_row_bytes: usize) -> usize {
+        encoded_len(TIMELINE_WORDS, self.tokens * output_row_bytes)
+    }
+
+    /// Position of `endpoint` in [`ShardPlan::hosts`].
+    pub fn host_index(&self, endpoint: u32) -> Option<usize> {
+        self.hosts
+            .binary_search_by_key(&endpoint, |host| host.endpoint)
+            .ok()
+    }
+
+    /// Rows that sending each token once to an endpoint saved, against once for every choice.
+    pub fn rows_saved(&self) -> usize {
+        self.hosts
+            .iter()
+            .filter(|host| host.endpoint != self.home)
+            .map(|host| host.choices.len() - host.rows.len())
+            .sum()
+    }
+
+    fn fill(&mut self, walk: &Walk<'_>, cursors: &mut [Cursor]) {
+        walk.each(cursors, |cursor, token, expert, choice| {
+            let at = cursor.choices as usize;
+            cursor.choices += 1;
+            self.experts[at] = expert;
+            self.kept[at] = choice;
+            // Whether a row is new is as good as random: rather than ask, what it begins is written
+            // again for each of its choices.
+            cursor.rows += walk.begins_row(cursor, token);
+            cursor.last = token + 1;
+            self.row_tokens[cursor.rows as usize - 1] = token;
+            self.row_offsets[(cursor.rows + cursor.host) as usize] = cursor.choices - cursor.first;
+        });
+    }
+
+    /// Cuts every host's rows into chunks, each as long as the limits allow; none spans waves.
+    fn cut(&mut self, segments: &mut [Segment], limits: Limits) {
+        let mut chunks = 0;
+        for segment in &*segments {
+            self.host(segment.host)
+                .cut(segment, limits, |_| chunks += 1);
+        }
+        let mut all = Vec::with_capacity(chunks);
+        for segment in &mut *segments {
+            segment.chunks.start = all.len();
+            let host = self.host(segment.host);
+            host.cut(segment, limits, |chunk| all.push(chunk));
+            segment.chunks.end = all.len();
+        }
+        for segment in segments {
+            let chunks = &mut self.hosts[segment.host].chunks;
+            if segment.rows.start == 0 {
+                chunks.start = segment.chunks.start;
+            }
+            chunks.end = segment.chunks.end;
+        }
+        self.chunks = all;
+    }
+
+    fn find_results(&mut self, walk: &Walk<'_>, segments: &[Segment], cursors: &mut [Cursor]) {
+        for segment in segments {
+            let host = &self.hosts[segment.host];
+            let chunk = segment.chunks.start;
+            let begins = host.choices.start + self.chunks[chunk].choices.start;
+            cursors[segment.cursor] = Cursor {
+                first: index(host.choices.start),
+                choices: index(begins),
+                start: index(begins),
+                end: index(host.choices.start + self.chunks[chunk].choices.end),
+                chunk: index(chunk),
+                ..Cursor::default()
+            };
+        }
+        let (results, chunks) = (&mut self.results, &self.chunks);
+        walk.each(cursors, |cursor, _, _, choice| {
+            if cursor.choices == cursor.end {
+                cursor.chunk += 1;
+                cursor.start = cursor.end;
+                cursor.end = cursor.first + index(chunks[cursor.chunk as usize].choices.end);
+            }
+            results[choice as usize] = ResultAt {
+                chunk: cursor.chunk,
+                row: cursor.choices - cursor.start,
+            };
+            cursor.choices += 1;
+        });
+    }
+
+    /// Lists the choices that no host computes.
+    fn keep_own(&mut self, kept: Kept<'_>, table: &HostTable) {
+        let mut choice = 0;
+        for (token, range) in (0..).zip(kept.offsets.windows(2)) {
+            for &target in &kept.targets[range[0] as usize..range[1] as usize] {
+                if table.is_free(target) {
+                    let expert = Target::unpack(target).expert;
+                    self.results[choice] = ResultAt {
+                        chunk: OWN,
+                        row: index(self.own.len()),
+                    };
+                    self.own.push(OwnChoice { token, expert });
+                }
+                choice += 1;
+            }
+        }
+    }
+}
+
+/// The kept choices, as they are read again and again.
+struct Walk<'a> {
+    kept: Kept<'a>,
+    table: &'a HostTable,
+    waves: usize,
+    row_per_choice: bool,
+}
+
+// === impl Walk ===
+
+impl Walk<'_> {
+    /// Calls `each` with every kept choice that a host computes: the cursor of its host and wave,
+    /// its token, expert and number.
+    #[inline(always)]
+    fn each(&self, cursors: &mut [Cursor], mut each: impl FnMut(&mut Cursor, u32, u32, u32)) {
+        let primaries = self.table.primaries();
+        let mut choice = 0;
+        for (token, range) in (0..).zip(self.kept.offsets.windows(2)) {
+            for &target in &self.kept.targets[range[0] as usize..range[1] as usize] {
+                // The usual target is the number of its expert.
+                match primaries.get(target as usize) {
+                    Some(host) => {
+                        let cursor = *host as usize * self.waves;
+                        each(&mut cursors[cursor], token, target, choice);
+                    }
+                    None => {
+                        if let Some(host) = self.table.host(target) {
+                            let Target { expert, wave, .. } = Target::unpack(target);
+                            let cursor = host as usize * self.waves + usize::from(wave);
+                            each(&mut cursors[cursor], token, expert, choice);
+                        }
+                    }
+                }
+                choice += 1;
+            }
+        }
+    }
+
+    /// 1 if a choice of `token` begins a row at `cursor`, else 0.
+    #[inline(always)]
+    fn begins_row(&self, cursor: &Cursor, token: u32) -> u32 {
+        u32::from(self.row_per_choice | (cursor.last != token + 1))
+    }
+}
+
+/// Gives every endpoint that has choices its place, wave after wave, and sets the cursors there.
+fn lay_out(cursors: &mut [Cursor], waves: usize) -> (Vec<HostPlan>, Vec<Segment>) {
+    let used = cursors.iter().filter(|cursor| cursor.choices > 0).count();
+    let mut hosts: Vec<HostPlan> = Vec::with_capacity(used);
+    let mut segments = Vec::with_capacity(used);
+    let (mut rows, mut choices) = (0, 0);
+    for (at, cursor) in cursors.iter_mut().enumerate() {
+        let counted = *cursor;
+        if counted.choices == 0 {
+            continue;
+        }
+        let endpoint = index(at / waves);
+        if hosts.last().is_none_or(|host| host.endpoint != endpoint) {
+            hosts.push(HostPlan {
+                endpoint,
+                rows: rows as usize..rows as usize,
+                choices: choices as usize..choices as usize,
+                chunks: 0..0,
+            });
+        }
+        let host = hosts.len() - 1;
+        let plan = &mut hosts[host];
+        *cursor = Cursor {
+            choices,
+            rows,
+            first: index(plan.choices.start),
+            host: index(host),
+            ..Cursor::default()
+        };
+        let begins = rows as usize - plan.rows.start;
+        (rows, choices) = (rows + counted.rows, choices + counted.choices);
+        (plan.rows.end, plan.choices.end) = (rows as usize, choices as usize);
+        segments.push(Segment {
+            host,
+            // Waves are packed in 8 bits.
+            wave: u8::try_from(at % waves).unwrap_or(u8::MAX),
+            rows: begins..rows as usize - plan.rows.start,
+            cursor: at,
+            chunks: 0..0,
+        });
+    }
+    (hosts, segments)
+}
+
+// === impl HostRows ===
+
+impl HostRows<'_> {
+    /// Calls `each` with the chunks of a segment of these rows. A row that fits no chunk goes alone.
+    fn cut(&self, segment: &Segment, limits: Limits, mut each: impl FnMut(Chunk)) {
+        let rows = segment.rows.end;
+        // No chunk has more rows than their bytes alone allow.
+        let most = limits.chunk_bytes / limits.row_bytes.max(1);
+        let mut start = segment.rows.start;
+        while start < rows {
+            let first = self.offsets[start];
+            let ends = &self.offsets[start + 1..=rows.min(start + most.max(1))];
+            // How many rows fit, found by bisection: what fits falls with every row.
+            let (mut fit, mut short) = (1, ends.len() + 1);
+            while short - fit > 1 {
+                let middle = fit + (short - fit) / 2;
+                if limits.fits(middle, (ends[middle - 1] - first) as usize) {
+                    fit = middle;
+                } else {
+                    short = middle;
+                }
+            }
+            each(Chunk {
+                rows: start..start + fit,
+                choices: first as usize..ends[fit - 1] as usize,
+                wave: segment.wave,
+            });
+            start += fit;
+        }
+    }
+}
