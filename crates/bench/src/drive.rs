@@ -4,13 +4,16 @@
 //! before the clock starts and its output hashed after the clock has stopped. What a step cost is
 //! what the coordinator says ([`v1::StepReport`]), so a client's distance from it adds nothing.
 //!
-//! [`Meter`] adds up the answers of any client; [`drive`] calls and meters.
+//! [`Meter`] adds up the answers of any client, [`RouteLog`] keeps what the gate chose in them;
+//! [`drive`] calls, meters and keeps.
 
 mod meter;
+mod routes;
 #[cfg(test)]
 mod tests;
 
 pub use meter::{Meter, identity};
+pub use routes::RouteLog;
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +23,8 @@ use expertmesh_telemetry::{Run, Shape, TelemetryError};
 use expertmesh_transport::{CoordinatorClient, TransportError};
 use expertmesh_wire::{format_from_wire, protocol_version, v1};
 
-use crate::workload::{Skew, Workload};
+use crate::trace::{Trace, TraceError};
+use crate::workload::{Batch, Skew, Workload};
 
 /// What to drive.
 #[derive(Debug, Clone)]
@@ -35,6 +39,9 @@ pub struct DriveOptions {
     pub model: String,
     /// Dimensions, for the report's identity.
     pub shape: Option<Shape>,
+    /// Also ask for the routing tables of every step, and keep those of recorded steps as a trace.
+    /// They travel to the client behind the step, whose figures they do not touch.
+    pub want_routing: bool,
 }
 
 /// What a drive measured.
@@ -44,6 +51,8 @@ pub struct Driven {
     pub run: Run,
     /// How uneven the recorded routes were.
     pub skew: Skew,
+    /// What the gate chose in them, where that was asked for.
+    pub trace: Option<Trace>,
 }
 
 /// Why a drive ended.
@@ -58,6 +67,9 @@ pub enum DriveError {
     /// As [`Self::Answer`], found by the recorder.
     #[error("answer of the coordinator: {0}")]
     Telemetry(#[from] TelemetryError),
+    /// Routes that no trace can hold.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
 }
 
 /// A step may not be waited for much longer than its own deadline.
@@ -81,9 +93,14 @@ pub async fn drive(
 ) -> Result<Driven, DriveError> {
     let client = with_deadline(client, cluster);
     let mut rows = Vec::new();
+    let mut log = match options.want_routing {
+        true => Some(RouteLog::new(cluster)?),
+        false => None,
+    };
     let mut warmup = Meter::new(cluster);
     for step in 0..options.warmup {
-        let request = request(workload, cluster, u64::MAX - step, &mut rows);
+        let mut request = request(workload, cluster, u64::MAX - step, &mut rows);
+        request.want_routing = options.want_routing;
         let started = Instant::now();
         let reply = client.forward(request).await?;
         warmup.record(&reply, started.elapsed())?;
@@ -92,10 +109,14 @@ pub async fn drive(
     let before = traffic(&client, &warmup).await;
     let mut meter = Meter::new(cluster);
     for step in 0..options.steps {
-        let request = request(workload, cluster, step, &mut rows);
+        let mut request = request(workload, cluster, step, &mut rows);
+        request.want_routing = options.want_routing;
         let started = Instant::now();
         let reply = client.forward(request).await?;
         meter.record(&reply, started.elapsed())?;
+        if let Some(log) = &mut log {
+            log.record(&reply, &workload.batch(step))?;
+        }
         on_step(true);
     }
     if let Some(before) = before
@@ -111,9 +132,12 @@ pub async fn drive(
         options.shape.clone(),
         workload.name(),
     )?;
+    let (source, seed) = workload.origin();
+    let trace = log.filter(|log| log.steps() > 0);
     Ok(Driven {
         run: meter.finish(identity, options.warmup),
         skew,
+        trace: trace.map(|log| log.finish(source, seed)).transpose()?,
     })
 }
 
@@ -164,17 +188,34 @@ fn request(
     rows: &mut Vec<f32>,
 ) -> v1::ForwardRequest {
     workload.fill(step, rows);
-    let tokens = workload.shape().tokens;
-    let ids = match cluster.gate.as_str() {
-        "hash" => workload.token_ids(step),
-        _ => Vec::new(),
-    };
-    v1::ForwardRequest {
-        token_ids: ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
-        // What is random follows the workload's step, so warm-up changes nothing.
-        at_step: Some(step),
-        ..forward_request(cluster, tokens, rows, workload.padding(), false)
+    let Batch {
+        tokens,
+        padding,
+        replay,
+    } = workload.batch(step);
+    let mut request = forward_request(cluster, tokens, rows, padding, false);
+    // What is random follows the workload's step, so warm-up changes nothing.
+    request.at_step = Some(step);
+    if cluster.gate == "hash" {
+        request.token_ids = words(workload.token_ids(step, tokens).into_iter());
     }
+    if let Some(replay) = replay {
+        request.replay = Some(v1::Replay {
+            experts: words(replay.experts.iter().copied()),
+            weights: match &replay.weights {
+                Some(weights) => words(weights.iter().map(|weight| weight.to_bits())),
+                None => Vec::new(),
+            },
+        });
+        if let Some(ids) = &replay.token_ids {
+            request.token_ids = words(ids.iter().copied());
+        }
+    }
+    request
+}
+
+fn words<B: FromIterator<u8>>(values: impl Iterator<Item = u32>) -> B {
+    values.flat_map(u32::to_le_bytes).collect()
 }
 
 /// The cluster's counters, if every endpoint tells them. One that was lost would be asked in vain,
@@ -197,6 +238,7 @@ impl DriveError {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_input(),
+            Self::Trace(_) => true,
             Self::Answer(_) | Self::Telemetry(_) => false,
         }
     }

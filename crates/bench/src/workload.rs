@@ -17,6 +17,7 @@ mod heat;
 mod locality;
 mod pattern;
 mod ranks;
+mod replay;
 mod rows;
 mod selftest;
 mod skew;
@@ -27,6 +28,7 @@ use std::fmt;
 
 pub use draws::Draws;
 pub use pattern::Pattern;
+pub use replay::{Replay, ReplayShape, ReplayedStep};
 pub use selftest::{Claim, SelfTest};
 pub use skew::Skew;
 
@@ -78,6 +80,19 @@ enum Source {
         rows: Vec<f32>,
         padding: Option<Vec<bool>>,
     },
+    /// Independent values, for a gate that is told what to choose.
+    Replay(Box<Replay>),
+}
+
+/// What a step is made of besides its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Token rows, T.
+    pub tokens: usize,
+    /// `[T]`, true for padding.
+    pub padding: Option<&'a [bool]>,
+    /// What the gate is told to choose.
+    pub replay: Option<&'a ReplayedStep>,
 }
 
 // === impl WorkloadError ===
@@ -208,24 +223,70 @@ impl Workload {
         })
     }
 
+    /// Normal rows of `hidden` values for a gate of [`Kind::Replay`], which is told the choices of
+    /// `replay`. Steps have as many tokens as those of the trace, [`Self::shape`] the most.
+    ///
+    /// [`Kind::Replay`]: expertmesh_routing::Kind::Replay
+    pub fn replayed(replay: Replay, shape: ReplayShape, hidden: usize, seed: u64) -> Self {
+        Self {
+            name: replay.name().to_owned(),
+            shape: WorkloadShape {
+                tokens: replay.most_tokens(),
+                hidden,
+                experts: shape.experts,
+                top_k: shape.top_k,
+            },
+            seed,
+            source: Source::Replay(Box::new(replay)),
+        }
+    }
+
+    /// What `step` is made of besides its rows.
+    pub fn batch(&self, step: u64) -> Batch<'_> {
+        match &self.source {
+            Source::Replay(replay) => {
+                let step = replay.step(step);
+                Batch {
+                    tokens: step.tokens,
+                    padding: step.padding.as_deref(),
+                    replay: Some(step),
+                }
+            }
+            _ => Batch {
+                tokens: self.shape.tokens,
+                padding: self.padding(),
+                replay: None,
+            },
+        }
+    }
+
+    /// Where the choices of a recorded run are from, and their seed: those of a replayed trace are
+    /// from where that is from.
+    pub fn origin(&self) -> (&str, Option<u64>) {
+        match &self.source {
+            Source::Replay(replay) => replay.origin(),
+            _ => (&self.name, Some(self.seed)),
+        }
+    }
+
     /// What it is, for reports: a pattern or a file.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Dimensions of a step.
+    /// Dimensions of a step, of those of a trace the longest.
     pub fn shape(&self) -> WorkloadShape {
         self.shape
     }
 
-    /// Puts the rows `[T, H]` of `step` into `rows`, whose memory is reused.
+    /// Puts the rows `[T, H]` of `step`, T being that of [`Self::batch`], into `rows`, whose memory is reused.
     pub fn fill(&self, step: u64, rows: &mut Vec<f32>) {
-        let WorkloadShape { tokens, hidden, .. } = self.shape;
+        let (tokens, hidden) = (self.batch(step).tokens, self.shape.hidden);
         rows.clear();
         let mut random = generator(self.seed, step);
         match &self.source {
             Source::Fixed { rows: fixed, .. } => rows.extend_from_slice(fixed),
-            Source::Normal => fill_normal(&mut random, tokens * hidden, rows),
+            Source::Normal | Source::Replay(_) => fill_normal(&mut random, tokens * hidden, rows),
             Source::Steered { draws, gate } => {
                 let chosen = draws.draw(&mut random, step);
                 add_gate_rows(&mut random, &chosen, self.shape, gate, rows);
@@ -233,13 +294,11 @@ impl Workload {
         }
     }
 
-    /// Token ids `[T]` of `step`, for gates that hash them: even over a vocabulary of 2¹⁵.
-    pub fn token_ids(&self, step: u64) -> Vec<u32> {
+    /// Ids of the `tokens` tokens of `step`, for gates that hash them: even over a vocabulary of 2¹⁵.
+    pub fn token_ids(&self, step: u64, tokens: usize) -> Vec<u32> {
         // A stream apart from that of the rows.
         let mut random = generator(!self.seed, step);
-        (0..self.shape.tokens)
-            .map(|_| random.next_u32() >> 17)
-            .collect()
+        (0..tokens).map(|_| random.next_u32() >> 17).collect()
     }
 
     /// The rows `[T, H]` of `step` in memory of their own.
@@ -249,12 +308,12 @@ impl Workload {
         rows
     }
 
-    /// `[T]`, true for padding.
+    /// `[T]`, true for padding that is the same in every step; see [`Self::batch`].
     pub fn padding(&self) -> Option<&[bool]> {
         match &self.source {
             Source::Fixed { padding, .. } => padding.as_deref(),
             Source::Steered { draws, .. } => draws.padding(),
-            Source::Normal => None,
+            Source::Normal | Source::Replay(_) => None,
         }
     }
 
@@ -262,7 +321,7 @@ impl Workload {
     pub fn draws(&self) -> Option<&Draws> {
         match &self.source {
             Source::Steered { draws, .. } => Some(draws),
-            Source::Normal | Source::Fixed { .. } => None,
+            Source::Normal | Source::Fixed { .. } | Source::Replay(_) => None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The commands and their flags. Flags that mean the same have one definition.
 //!
 //! Reading order: [`Cli`] and [`Command`] here; [`model`] (which layer), [`stack`] (how many, and which
-//! tokens are in them), [`step`] (how a step runs), [`load`] (what is driven through it), [`process`] (on which processes); [`values`] (their spellings); [`config_file`].
+//! tokens are in them), [`step`] (how a step runs), [`force`] (whose routes they are), [`load`] (what is driven through it), [`process`] (on which processes); [`values`] (their spellings); [`config_file`].
 
 pub(crate) mod capacity;
 mod config_file;
+pub(crate) mod force;
 pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod process;
@@ -16,7 +17,9 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::commands::{bench, completions, coordinator, doctor, inspect, launch, run, worker};
+use crate::commands::{
+    bench, completions, coordinator, doctor, inspect, launch, run, trace, worker,
+};
 use crate::error::Failure;
 use crate::logging::LogFormat;
 
@@ -55,6 +58,8 @@ pub(crate) enum Command {
     Coordinator(Box<coordinator::CoordinatorArgs>),
     /// Measure parts of a step against what the machine can do
     Bench(bench::BenchArgs),
+    /// Tell what a routing trace says; convert, sample and make traces
+    Trace(trace::TraceArgs),
     /// Tell what a checkpoint directory holds, and what each worker would load
     Inspect(inspect::InspectArgs),
     /// Check that this machine can run a cluster, and that it computes the right bits

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod launch;
 pub(crate) mod run;
+pub(crate) mod trace;
 pub(crate) mod worker;
 
 use std::num::NonZeroUsize;
@@ -26,6 +27,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Worker(args) => block_on(worker::run(args)),
         Command::Coordinator(args) => block_on(coordinator::run(*args)),
         Command::Bench(args) => bench::run(args, log_format),
+        Command::Trace(args) => trace::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Completions(args) => completions::run(&args),

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use expertmesh_bench::drive::DriveError;
+use expertmesh_bench::trace::TraceError;
 use expertmesh_bench::workload::WorkloadError;
 use expertmesh_checkpoint::CheckpointError;
 use expertmesh_coordinator::CoordinatorError;
@@ -125,7 +126,13 @@ macro_rules! judged_errors {
     };
 }
 
-input_errors!(CheckpointError, PlacementError, RoutingError, WorkloadError);
+input_errors!(
+    CheckpointError,
+    PlacementError,
+    RoutingError,
+    TraceError,
+    WorkloadError
+);
 judged_errors!(CoordinatorError, DriveError, TransportError);
 
 impl From<WorkerError> for Failure {

@@ -8,7 +8,8 @@
 //! 1. [`args`]: the commands and their flags; [`args::config_file`] reads the same flags from TOML.
 //! 2. [`commands`]: one file for each command.
 //! 3. [`cluster`]: the processes of a cluster on this machine, and why none of them outlives us.
-//! 4. [`tensors`]: hidden states from files. [`report`]: where a report was taken.
+//! 4. [`tensors`]: hidden states from files. [`report`]: where a report was taken. [`traces`]: where
+//!    a trace goes.
 //! 5. [`error`], [`output`], [`logging`], [`progress`], [`signals`]: what every command needs.
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ mod progress;
 mod report;
 mod signals;
 mod tensors;
+mod traces;
 
 use std::process::ExitCode;
 

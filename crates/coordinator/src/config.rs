@@ -7,7 +7,7 @@ use expertmesh_checkpoint::{LayerSource, LayerSpec};
 use expertmesh_exchange::{ExchangeKind, OnLoss, Target};
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
-use expertmesh_routing::{CapacityConfig, DepthRouter, WeightDtype};
+use expertmesh_routing::{CapacityConfig, DepthRouter, Kind, WeightDtype};
 use expertmesh_transport::LinkOptions;
 use expertmesh_wire::v1;
 
@@ -38,6 +38,9 @@ pub struct CoordinatorConfig {
     pub training: bool,
     /// Which tokens pass through the layer; `None`: all of them. The others go round it.
     pub depth: Option<Arc<DepthRouter>>,
+    /// Takes the choices from the layer's gate, whatever it is: [`Kind::Replay`],
+    /// [`Kind::ForcedBalance`] or [`Kind::ForcedSkew`]; `None`: the gate chooses.
+    pub force: Option<Kind>,
     /// What a lost worker means.
     pub on_loss: OnLoss,
     /// A step that takes longer ends.

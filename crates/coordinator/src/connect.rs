@@ -77,7 +77,11 @@ impl Coordinator {
         compute: ComputePool,
     ) -> Result<Self, CoordinatorError> {
         config.validate()?;
-        let gate = Arc::new(config.source.gate()?);
+        let gate = config.source.gate()?;
+        let gate = Arc::new(match config.force {
+            None => gate,
+            Some(kind) => gate.with_kind(kind)?,
+        });
         let home = config.source.home()?;
         let described = describe_all(&config).await?;
         let endpoints = endpoints(&config);

@@ -7,6 +7,7 @@
 
 mod choose;
 mod context;
+mod force;
 mod score;
 mod tensors;
 

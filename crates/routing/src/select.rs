@@ -78,6 +78,14 @@ impl Selector {
         })
     }
 
+    /// The same tensors under another configuration.
+    ///
+    /// # Errors
+    /// As [`Selector::new`].
+    pub(crate) fn reconfigured(self, config: RouterConfig) -> Result<Self, RoutingError> {
+        Self::new(config, self.bias)
+    }
+
     /// The shape of this router.
     #[must_use]
     pub fn config(&self) -> &RouterConfig {

@@ -9,7 +9,7 @@ use expertmesh_coordinator::{
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy};
-use expertmesh_routing::{CapacityConfig, DepthRouter};
+use expertmesh_routing::{CapacityConfig, DepthRouter, Kind};
 use expertmesh_transport::LinkOptions;
 use expertmesh_worker::WorkerConfig;
 
@@ -34,6 +34,8 @@ pub struct ClusterSpec {
     pub capacity: CapacityConfig,
     /// Which tokens pass through the layer; `None`: all of them.
     pub depth: Option<Arc<DepthRouter>>,
+    /// Whose choices they are, if not the gate's.
+    pub force: Option<Kind>,
     /// What a lost worker means.
     pub on_loss: OnLoss,
     /// A step that takes longer ends.
@@ -71,6 +73,7 @@ impl ClusterSpec {
             wire_dtype: Format::F32,
             capacity: CapacityConfig::default(),
             depth: None,
+            force: None,
             on_loss: OnLoss::Fail,
             deadline: Defaults::DEADLINE,
             chunk_bytes: Defaults::CHUNK_BYTES,
@@ -137,6 +140,7 @@ impl ClusterSpec {
             seed: 0,
             training: false,
             depth: self.depth.clone(),
+            force: None,
             on_loss: self.on_loss,
             deadline: self.deadline,
             chunk_bytes: self.chunk_bytes,

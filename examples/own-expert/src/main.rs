@@ -100,6 +100,7 @@ async fn forward(
         seed: 0,
         training: false,
         depth: None,
+        force: None,
         on_loss: OnLoss::Fail,
         deadline: Defaults::DEADLINE,
         chunk_bytes: Defaults::CHUNK_BYTES,

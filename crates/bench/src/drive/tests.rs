@@ -165,3 +165,83 @@ fn a_bf16_model_is_sent_bf16_rows() {
     assert_eq!(sent(Format::F32), 1.001);
     assert_eq!(sent(Format::Bf16), 1.0);
 }
+
+/// The answer to a step with these tables.
+fn routed(experts: &[u32], weights: &[f32], offsets: &[u32]) -> v1::ForwardReply {
+    v1::ForwardReply {
+        routing: Some(v1::Routing {
+            chosen_expert: words(experts.iter().copied()),
+            gate_weight: words(weights.iter().map(|weight| weight.to_bits())),
+            offsets: words(offsets.iter().copied()),
+            ..v1::Routing::default()
+        }),
+        ..v1::ForwardReply::default()
+    }
+}
+
+const fn batch(tokens: usize, padding: Option<&[bool]>) -> Batch<'_> {
+    Batch {
+        tokens,
+        padding,
+        replay: None,
+    }
+}
+
+#[test]
+fn routes_become_a_trace_and_padding_has_none() {
+    let cluster = cluster(Format::F32, Format::F32);
+    let mut log = RouteLog::new(&cluster).unwrap();
+    let fixed = routed(&[1, 0, 1], &[0.5, 0.25, 1.0], &[]);
+    let padding = [false, true, false];
+    log.record(&fixed, &batch(3, Some(&padding))).unwrap();
+    // The second token of this step chose twice, the first not at all.
+    let ragged = routed(&[1, 0, 0], &[0.5, 0.25, 1.0], &[0, 0, 2, 3]);
+    log.record(&ragged, &batch(3, None)).unwrap();
+    let trace = log.finish("a test", Some(4)).unwrap();
+    let header = trace.header();
+    assert_eq!((header.experts, header.top_k, header.layers), (2, 2, 1));
+    assert_eq!((header.source.as_str(), header.seed), ("a test", Some(4)));
+    let none = crate::trace::NO_CHOICE;
+    let [first, second] = trace.records() else {
+        panic!("{trace:?}");
+    };
+    assert_eq!((first.step, second.step), (0, 1));
+    assert_eq!(first.experts, [1, none, none, none, 1, none]);
+    let weights = first.weights.as_deref().unwrap();
+    assert_eq!(weights, [0.5, 0.0, 0.0, 0.0, 1.0, 0.0]);
+    assert_eq!(second.experts, [none, none, 1, 0, 0, none]);
+}
+
+#[test]
+fn routes_that_contradict_themselves_are_refused_by_field() {
+    let cluster = cluster(Format::F32, Format::F32);
+    let refused = |reply: &v1::ForwardReply| {
+        let error = RouteLog::new(&cluster)
+            .unwrap()
+            .record(reply, &batch(2, None));
+        error.unwrap_err().to_string()
+    };
+    assert!(refused(&reply(1.0, 0)).contains("`routing` is missing"));
+    let error = refused(&routed(&[0], &[1.0, 1.0], &[]));
+    assert!(
+        error.contains("`routing.chosen_expert` holds 4 bytes, expected 8"),
+        "{error}"
+    );
+    let error = refused(&routed(&[0, 1], &[1.0], &[]));
+    assert!(error.contains("`routing.gate_weight`"), "{error}");
+    let error = refused(&routed(&[0, 1], &[1.0, 1.0], &[0, 1]));
+    assert!(error.contains("`routing.offsets` holds 8"), "{error}");
+    let error = refused(&routed(&[0, 1], &[1.0, 1.0], &[0, 3, 2]));
+    assert!(error.contains("rising"), "{error}");
+    let soft = v1::ClusterReply {
+        gate: "soft".to_owned(),
+        ..cluster.clone()
+    };
+    let error = RouteLog::new(&soft).unwrap_err();
+    assert!(error.is_input() && error.to_string().contains("gate is soft"));
+    // No expert may be beyond those of the cluster.
+    let mut log = RouteLog::new(&cluster).unwrap();
+    log.record(&routed(&[2, 1], &[1.0, 1.0], &[]), &batch(2, None))
+        .unwrap();
+    assert!(log.finish("", None).is_err());
+}

@@ -37,12 +37,12 @@ pub enum TraceError {
 // === impl TraceError ===
 
 impl TraceError {
-    pub(super) fn io(file: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn io(file: &Path, source: std::io::Error) -> Self {
         let file = file.display().to_string();
         Self::Io { file, source }
     }
 
-    pub(super) fn wrong(
+    pub(crate) fn wrong(
         place: impl Into<String>,
         field: &'static str,
         held: impl fmt::Display,
@@ -58,7 +58,7 @@ impl TraceError {
     }
 
     /// Names the file, where none is named yet.
-    pub(super) fn in_file(mut self, path: &Path) -> Self {
+    pub(crate) fn in_file(mut self, path: &Path) -> Self {
         if let Self::Wrong { file, .. } = &mut self
             && file.is_empty()
         {

@@ -88,6 +88,20 @@ impl LoadMatrix {
     /// [`TraceError`]: no tokens, no load at all, or an expert whose share is above 1/k, which no
     /// k distinct choices can give.
     pub fn sample(&self, tokens: u32, top_k: u32, seed: u64) -> Result<Trace, TraceError> {
+        self.sample_steps(1, tokens, top_k, seed)
+    }
+
+    /// [`Self::sample`] for several steps of `tokens` tokens each.
+    ///
+    /// # Errors
+    /// As [`Self::sample`]; also for no steps.
+    pub fn sample_steps(
+        &self,
+        steps: u64,
+        tokens: u32,
+        top_k: u32,
+        seed: u64,
+    ) -> Result<Trace, TraceError> {
         let mut records = Vec::new();
         let mut order: Vec<u32> = (0..self.experts as u32).collect();
         for layer in 0..self.layers {
@@ -107,19 +121,21 @@ impl LoadMatrix {
                 return Err(TraceError::wrong(place, "load", held, expected));
             }
             let mut random = generator(seed, layer as u64);
-            let mut experts = Vec::new();
-            for _ in 0..tokens {
-                systematic(&mut random, &mut order, &lengths, sum, &mut experts);
+            for step in 0..steps {
+                let mut experts = Vec::new();
+                for _ in 0..tokens {
+                    systematic(&mut random, &mut order, &lengths, sum, &mut experts);
+                }
+                records.push(Record {
+                    step,
+                    layer: layer as u32,
+                    tokens,
+                    ranks: None,
+                    token_ids: None,
+                    experts,
+                    weights: None,
+                });
             }
-            records.push(Record {
-                step: 0,
-                layer: layer as u32,
-                tokens,
-                ranks: None,
-                token_ids: None,
-                experts,
-                weights: None,
-            });
         }
         let header = Header {
             experts: self.experts as u32,

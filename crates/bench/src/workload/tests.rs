@@ -1,4 +1,5 @@
 mod claims;
+mod replay;
 
 use expertmesh_experts::synthetic_gate;
 use expertmesh_kernels::{Format, PackedMatrix};

@@ -102,6 +102,7 @@ impl Cluster {
             seed: 0,
             training: false,
             depth: None,
+            force: None,
             on_loss: OnLoss::Fail,
             deadline: Defaults::DEADLINE,
             chunk_bytes: Defaults::CHUNK_BYTES,

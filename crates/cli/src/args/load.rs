@@ -20,10 +20,10 @@ pub(crate) const WARMUP: u64 = 10;
 #[command(next_help_heading = "Load")]
 pub(crate) struct LoadArgs {
     /// Token rows of a step [default: 64]
-    #[arg(long, value_name = "T", conflicts_with = "input")]
+    #[arg(long, value_name = "T", conflicts_with_all = ["input", "trace"])]
     #[arg(value_parser = at_least_one::<NonZeroUsize>)]
     pub(crate) tokens: Option<NonZeroUsize>,
-    /// Recorded steps [default: 100]
+    /// Recorded steps [default: 100; of a trace all]
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) steps: Option<u64>,
     /// Steps before them, which no figure counts [default: 10]
@@ -34,12 +34,19 @@ pub(crate) struct LoadArgs {
     /// source-ragged, zero-expert-rank, rotating-hotspot, burst), drift or locality; or normal:
     /// Gaussian rows, any layer
     /// [default: balanced; normal for a checkpoint]
-    #[arg(long, value_name = "PATTERN", conflicts_with = "input")]
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["input", "trace"])]
     #[arg(value_parser = parsed::<Pattern>)]
     pub(crate) workload: Option<Pattern>,
     /// Safetensors file whose hidden_states are the input of every step
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
     pub(crate) input: Option<PathBuf>,
+    /// Trace whose choices, and weights where it has them, replace those of the gate, step by
+    /// step and round and round; rows are Gaussian. Its experts and top-k must be the layer's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Layer of the trace [default: the layer's own number, or the only one that is there]
+    #[arg(long, value_name = "N", requires = "trace", value_parser = whole::<u32>)]
+    pub(crate) trace_layer: Option<u32>,
 }
 
 // === impl LoadArgs ===
@@ -47,10 +54,6 @@ pub(crate) struct LoadArgs {
 impl LoadArgs {
     pub(crate) fn tokens(&self) -> usize {
         self.tokens.map_or(TOKENS, usize::from)
-    }
-
-    pub(crate) fn steps(&self) -> u64 {
-        self.steps.unwrap_or(STEPS)
     }
 
     pub(crate) fn warmup(&self) -> u64 {

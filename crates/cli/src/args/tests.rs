@@ -86,6 +86,29 @@ fn flags_of_a_stack_are_read_as_they_were_given() {
 }
 
 #[test]
+fn forced_routes_are_read_as_they_were_given() {
+    for how in ["replay", "balance", "skew:2", "skew:-0.5"] {
+        let flag: force::ForceFlag = how.parse().unwrap();
+        let args = force::ForceArgs {
+            force_routes: Some(flag),
+        };
+        assert_eq!(args.to_argv(), ["--force-routes", how]);
+        assert!(args.kind().is_some());
+    }
+    for how in [
+        "",
+        "skew",
+        "skew:",
+        "skew:x",
+        "skew:inf",
+        "balance:1",
+        "topk",
+    ] {
+        assert!(how.parse::<force::ForceFlag>().is_err(), "{how}");
+    }
+}
+
+#[test]
 fn times_are_numbers_with_units() {
     use std::time::Duration;
     use values::Wait;

@@ -7,6 +7,7 @@ use clap::Args;
 use expertmesh_coordinator::{CoordinatorConfig, CoordinatorService, Stack};
 use expertmesh_transport::{LinkOptions, Listener, serve_coordinator};
 
+use crate::args::force::ForceArgs;
 use crate::args::model::{Model, ModelArgs};
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
@@ -45,6 +46,8 @@ pub(crate) struct CoordinatorArgs {
     stack: StackArgs,
     #[command(flatten)]
     step: StepArgs,
+    #[command(flatten)]
+    force: ForceArgs,
     /// Process to die with; its launcher says so
     #[arg(long, value_name = "PID", hide = true, value_parser = whole::<u32>)]
     die_with_parent: Option<u32>,
@@ -107,6 +110,7 @@ fn config(
         capacity: step.capacity,
         seed: model.seed,
         training: step.capacity.training,
+        force: args.force.kind(),
         on_loss: step.on_loss,
         deadline: step.deadline.0,
         chunk_bytes: step.chunk_bytes,

@@ -1,17 +1,17 @@
 //! `expertmesh launch`: a cluster of processes on this machine, driven and measured.
 
+mod load;
+mod tell;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
 use expertmesh_bench::drive::{DriveOptions, Driven, drive};
-use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
-use expertmesh_checkpoint::LayerSpec;
-use expertmesh_experts::synthetic_gate;
-use expertmesh_report::terminal;
 use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
+use crate::args::force::{ForceArgs, ForceFlag};
 use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
 use crate::args::process::ProcessArgs;
@@ -19,13 +19,15 @@ use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
 use crate::args::values::push;
 use crate::cluster::{LocalCluster, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
+use crate::commands::launch::load::{Load, load};
+use crate::commands::launch::tell::Results;
 use crate::error::Failure;
 use crate::logging::LogFormat;
 use crate::output::print;
 use crate::progress::Progress;
-use crate::report::{ReportFile, of_run};
+use crate::report::ReportFile;
 use crate::signals::{Signals, interrupted};
-use crate::tensors::Hidden;
+use crate::traces::TraceFile;
 
 /// Flags of `launch`.
 #[derive(Debug, Args)]
@@ -36,10 +38,13 @@ use crate::tensors::Hidden;
   expertmesh launch --model Mixtral-8x7B-v0.1 --layer 0 --dtype bf16 --report report.json
   expertmesh launch --capacity-factor 1.25 --workload hot:0.4
   expertmesh launch --layers 4 --depth-capacity 0.5 --exit probability:0.9
+  expertmesh launch --workload zipf:1.2 --self-test --record-trace routes.moetrace
+  expertmesh launch --trace routes.moetrace --exchange star
   expertmesh launch --config cluster/local.toml --workers 2 --stay
 
 A run is a function of its flags: the digest at its end is the same for any number of workers,
-any placement, either exchange and any number of threads. Ctrl-C stops every process.")]
+any placement, either exchange and any number of threads. (Workloads w2, w4 and w5 are about ranks,
+which are the workers.) Ctrl-C stops every process.")]
 pub(crate) struct LaunchArgs {
     /// TOML file whose keys are the names of these flags; flags override it
     #[arg(long, value_name = "FILE")]
@@ -53,6 +58,13 @@ pub(crate) struct LaunchArgs {
     /// Also write the report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Also write what the gate chose in the recorded steps to this file: .moetrace, .csv or
+    /// .parquet
+    #[arg(long, value_name = "FILE")]
+    record_trace: Option<PathBuf>,
+    /// Hold what the gate chose against what the workload claims; exit with 3 if it does not
+    #[arg(long, conflicts_with_all = ["trace", "input"])]
+    self_test: bool,
     #[command(flatten)]
     processes: ProcessArgs,
     #[command(flatten)]
@@ -61,6 +73,8 @@ pub(crate) struct LaunchArgs {
     stack: StackArgs,
     #[command(flatten)]
     step: StepArgs,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     load: LoadArgs,
 }
@@ -85,8 +99,8 @@ struct Plan {
     /// Name of the stack, for the report's identity.
     name: String,
     step: StepOptions,
-    workload: Workload,
-    report: Option<ReportFile>,
+    load: Load,
+    results: Results,
 }
 
 /// Runs the cluster, and stops it however the run ends.
@@ -112,13 +126,9 @@ pub(crate) async fn run(args: LaunchArgs, log_format: LogFormat) -> Result<(), F
 }
 
 fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
-    if args.load.steps() == 0 && !args.stay {
-        return Err(Failure::input(
-            "--steps is 0, expected at least 1 unless --stay keeps the cluster up for others",
-        ));
-    }
     let workers = args.processes.options(log_format);
     let mut layers = args.stack.layers(&args.model)?;
+    check_routes(args, layers.len())?;
     let model = layers.swap_remove(0);
     args.stack.depth(&model)?;
     args.stack.exit(&model)?;
@@ -129,40 +139,62 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         model.dtype,
         model.seed,
     )?;
+    let load = load(&args.load, spec, model.seed, workers.count.get())?;
+    if load.steps == 0 && !args.stay {
+        return Err(Failure::input(
+            "--steps is 0, expected at least 1 unless --stay keeps the cluster up for others",
+        ));
+    }
+    let record = args.record_trace.as_deref();
+    let results = Results {
+        report: args.report.as_deref().map(ReportFile::at).transpose()?,
+        trace: record.map(|file| TraceFile::at(file, None)).transpose()?,
+        self_test: args.self_test,
+    };
+    if load.steps == 0 && results.want_routing() {
+        return Err(Failure::input(
+            "--steps is 0, expected at least 1 with --record-trace or --self-test",
+        ));
+    }
+    let mut name = args.stack.describe(model.describe());
+    if let (Some(force), None) = (args.force.force_routes, &args.load.trace) {
+        name.push_str(&format!(", routes forced to {force}"));
+    }
     Ok(Plan {
         workers,
-        workload: workload(&args.load, spec, model.seed)?,
-        report: args.report.as_deref().map(ReportFile::at).transpose()?,
-        name: args.stack.describe(model.describe()),
+        load,
+        results,
+        name,
         model,
         step,
     })
 }
 
-fn workload(load: &LoadArgs, spec: &LayerSpec, seed: u64) -> Result<Workload, Failure> {
-    let mut shape = WorkloadShape {
-        tokens: load.tokens(),
-        hidden: spec.hidden,
-        experts: spec.experts,
-        top_k: spec.top_k,
-    };
-    if let Some(file) = &load.input {
-        let hidden = Hidden::read(file)?;
-        hidden.check_hidden(spec.hidden)?;
-        shape.tokens = hidden.tokens;
-        let name = file.display().to_string();
-        return Ok(Workload::fixed(name, shape, hidden.rows, hidden.padding)?);
+/// Checks the flags about routes against each other and the number of layers.
+fn check_routes(args: &LaunchArgs, layers: usize) -> Result<(), Failure> {
+    let of_one_layer = [
+        ("--trace", args.load.trace.is_some()),
+        ("--record-trace", args.record_trace.is_some()),
+        ("--self-test", args.self_test),
+    ];
+    if let Some((flag, _)) = of_one_layer.iter().find(|(_, given)| *given && layers > 1) {
+        return Err(Failure::input(format!(
+            "{flag} is about the routes of one layer, --layers asks for {layers}; drop one of them"
+        )));
     }
-    let is_synthetic = spec.family == "synthetic";
-    let usual = if is_synthetic {
-        Pattern::Balanced
-    } else {
-        Pattern::Normal
-    };
-    let pattern = load.workload.unwrap_or(usual);
-    let gate = (is_synthetic && pattern != Pattern::Normal)
-        .then(|| synthetic_gate(spec.experts, spec.hidden, seed, spec.layer));
-    Ok(Workload::new(pattern, shape, seed, gate)?)
+    let has_trace = args.load.trace.is_some();
+    match args.force.force_routes {
+        Some(ForceFlag::Replay) if !has_trace && args.load.steps != Some(0) => Err(Failure::input(
+            "--force-routes replay has nothing to replay; add --trace FILE, or --steps 0 \
+                 --stay for clients that bring their choices",
+        )),
+        Some(other @ (ForceFlag::Balance | ForceFlag::Skew(_))) if has_trace => {
+            Err(Failure::input(format!(
+                "--force-routes is {other}, expected replay with --trace"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Brings the cluster up, drives it and prints the report. The cluster is up when it returns.
@@ -172,46 +204,36 @@ async fn start_and_drive(
     group: &mut ProcessGroup,
 ) -> Result<LocalCluster, Failure> {
     let cluster = start_cluster(group, &plan.workers, coordinator_flags(args)).await?;
-    if args.load.steps() > 0 {
+    if plan.load.steps > 0 {
         let work = drive_cluster(&args.load, plan, &cluster);
         let (driven, described) = while_all_live(work, group, plan.step.on_loss).await?;
-        tell(driven, &described, plan.report.as_ref())?;
+        plan.results.tell(driven, &plan.load.workload, &described)?;
     }
     Ok(cluster)
 }
 
 async fn drive_cluster(
-    load: &LoadArgs,
+    args: &LoadArgs,
     plan: &Plan,
     cluster: &LocalCluster,
 ) -> Result<(Driven, v1::ClusterReply), Failure> {
     let address = &cluster.coordinator.address;
     let client = CoordinatorClient::connect(address, &LinkOptions::default()).await?;
     let described = client.cluster(v1::ClusterRequest {}).await?;
-    let tokens = plan.workload.shape().tokens;
+    let workload = &plan.load.workload;
+    let tokens = workload.shape().tokens;
     let options = DriveOptions {
-        steps: load.steps(),
-        warmup: load.warmup(),
+        steps: plan.load.steps,
+        warmup: args.warmup(),
         seed: plan.model.seed,
         model: plan.name.clone(),
         shape: Some(plan.model.shape(tokens, plan.step.wire_dtype)),
+        want_routing: plan.results.want_routing(),
     };
     let progress = Progress::steps(options.warmup + options.steps);
     let on_step = |recorded| progress.step(recorded);
-    let driven = drive(&client, &described, &plan.workload, &options, on_step).await?;
+    let driven = drive(&client, &described, workload, &options, on_step).await?;
     Ok((driven, described))
-}
-
-fn tell(
-    driven: Driven,
-    cluster: &v1::ClusterReply,
-    file: Option<&ReportFile>,
-) -> Result<(), Failure> {
-    let Driven { run, skew } = driven;
-    let report = of_run(run, &cluster.endpoints);
-    let page = terminal(&report);
-    print(&format!("{page}  {:<16}  measured: {skew}\n", "skew"))?;
-    file.map_or(Ok(()), |file| file.write(&report))
 }
 
 /// Keeps the cluster up for clients until a signal, which is the good end of it.
@@ -239,6 +261,13 @@ fn coordinator_flags(args: &LaunchArgs) -> Vec<OsString> {
     let mut flags = args.model.to_argv();
     flags.extend(args.stack.to_argv());
     flags.extend(args.step.to_argv());
+    let force = match args.load.trace {
+        Some(_) => ForceArgs {
+            force_routes: Some(ForceFlag::Replay),
+        },
+        None => args.force.clone(),
+    };
+    flags.extend(force.to_argv());
     push(&mut flags, "--listen", args.listen.as_ref());
     flags
 }

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use expertmesh_bench::drive::{DriveError, Meter, forward_request, identity, with_deadline};
+use expertmesh_bench::drive::{
+    DriveError, Meter, RouteLog, forward_request, identity, with_deadline,
+};
+use expertmesh_bench::workload::Batch;
 use expertmesh_telemetry::Shape;
 use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
@@ -25,6 +28,7 @@ use crate::output::{check_place, print};
 use crate::report::{ReportFile, of_run};
 use crate::signals::{Signals, interrupted};
 use crate::tensors::Hidden;
+use crate::traces::TraceFile;
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -55,6 +59,9 @@ pub(crate) struct RunArgs {
     /// Also write a report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Also write what the gate chose to this file: .moetrace, .csv or .parquet
+    #[arg(long, value_name = "FILE")]
+    record_trace: Option<PathBuf>,
     #[command(flatten)]
     processes: ProcessArgs,
     #[command(flatten)]
@@ -82,6 +89,7 @@ struct Task {
     hidden: Hidden,
     output: PathBuf,
     report: Option<ReportFile>,
+    trace: Option<TraceFile>,
 }
 
 /// Forwards the input and writes the output.
@@ -92,7 +100,9 @@ pub(crate) async fn run(args: RunArgs, log_format: LogFormat) -> Result<(), Fail
     let mut signals = Signals::take()?;
     let place = place(&args)?;
     check_place(&args.output)?;
+    let record = args.record_trace.as_deref();
     let task = Task {
+        trace: record.map(|file| TraceFile::at(file, None)).transpose()?,
         report: args.report.as_deref().map(ReportFile::at).transpose()?,
         hidden: Hidden::read(&args.input)?,
         output: args.output.clone(),
@@ -218,6 +228,8 @@ struct Layer {
 struct Done {
     meter: Meter,
     results: Results,
+    /// Of a run that is recorded.
+    routes: Option<RouteLog>,
 }
 
 async fn forward(
@@ -236,12 +248,28 @@ async fn forward(
         ..forward_request(cluster, hidden.tokens, &mut rows, padding, true)
     };
     let mut meter = Meter::new(cluster);
+    let mut routes = match task.trace {
+        Some(_) => Some(RouteLog::new(cluster)?),
+        None => None,
+    };
     let started = Instant::now();
     let reply = with_deadline(client, cluster).forward(request).await?;
     meter.record(&reply, started.elapsed())?;
     let results = Results::read(&reply, cluster, hidden)
         .map_err(|reason| Failure::from(DriveError::Answer(reason)))?;
-    Ok(Done { meter, results })
+    if let Some(routes) = &mut routes {
+        let batch = Batch {
+            tokens: hidden.tokens,
+            padding,
+            replay: None,
+        };
+        routes.record(&reply, &batch)?;
+    }
+    Ok(Done {
+        meter,
+        results,
+        routes,
+    })
 }
 
 // === impl Done ===
@@ -249,14 +277,23 @@ async fn forward(
 impl Done {
     /// Writes the output and the report, and prints a summary.
     fn tell(self, task: &Task, cluster: &v1::ClusterReply, layer: Layer) -> Result<(), Failure> {
-        let Self { meter, results } = self;
+        let Self {
+            meter,
+            results,
+            routes,
+        } = self;
         results.write(&task.output, &task.hidden.shape)?;
         let Layer { seed, model, shape } = layer;
         let input = task.hidden.file.display().to_string();
         let identity = identity(cluster, seed, &model, shape, &input)?;
         let mut run = meter.finish(identity, 0);
         run.losses = results.losses();
-        print(&results.summary(&run, &task.output))?;
+        let mut summary = results.summary(&run, &task.output);
+        if let (Some(file), Some(routes)) = (&task.trace, routes) {
+            let trace = routes.finish(input, Some(seed))?;
+            summary.push_str(&format!("  {:<16}  {}\n", "trace", file.write(&trace)?));
+        }
+        print(&summary)?;
         let Some(file) = &task.report else {
             return Ok(());
         };

@@ -3,6 +3,7 @@
 
 mod balanced;
 mod context;
+mod force;
 mod forced;
 mod hashed;
 mod noisy;

@@ -166,6 +166,18 @@ fn loads_are_read_from_csv_and_from_counts() {
 }
 
 #[test]
+fn a_sample_of_steps_is_a_long_one_cut() {
+    let matrix = LoadMatrix::new(&[vec![3, 1, 2, 2], vec![1, 1, 1, 1]]).unwrap();
+    let one = matrix.sample(12, 2, 7).unwrap();
+    let cut = matrix.sample_steps(3, 4, 2, 7).unwrap();
+    assert_eq!((cut.steps(), cut.records().len()), (3, 6));
+    // Layers share the order in which experts are laid out, so only the first is the same.
+    let rows = (0..3).flat_map(|step| cut.layer(step, 0).unwrap().experts.clone());
+    assert_eq!(rows.collect::<Vec<_>>(), one.records()[0].experts);
+    assert!(matrix.sample_steps(0, 4, 2, 7).is_err());
+}
+
+#[test]
 fn a_sample_has_the_loads_of_its_matrix() {
     let rows = [
         vec![90, 132, 40, 61, 104, 165, 39, 4],

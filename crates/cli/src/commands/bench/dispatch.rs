@@ -262,6 +262,7 @@ fn config(plan: &Plan, workers: Vec<String>) -> CoordinatorConfig {
         seed: 0,
         training: false,
         depth: None,
+        force: None,
         on_loss: step.on_loss,
         deadline: step.deadline.0,
         chunk_bytes: step.chunk_bytes,

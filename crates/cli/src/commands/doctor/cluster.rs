@@ -127,6 +127,7 @@ async fn drive_cluster(
         seed: 0,
         training: false,
         depth: None,
+        force: None,
         on_loss: step.on_loss,
         deadline: step.deadline.0,
         chunk_bytes: step.chunk_bytes,
@@ -147,6 +148,7 @@ async fn drive_cluster(
         seed: model.seed,
         model: cluster.family.clone(),
         shape: None,
+        want_routing: false,
     };
     let driven = drive(&client, &cluster, &workload, &options, |_| {}).await;
     Ok(driven

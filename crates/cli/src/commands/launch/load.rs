@@ -1,0 +1,103 @@
+//! What a launch drives through its layer.
+
+use expertmesh_bench::workload::{Pattern, Replay, ReplayShape, Workload, WorkloadShape};
+use expertmesh_checkpoint::LayerSpec;
+use expertmesh_experts::synthetic_gate;
+
+use crate::args::load::{LoadArgs, STEPS};
+use crate::error::Failure;
+use crate::tensors::Hidden;
+
+/// A load, and how many steps of it are recorded.
+pub(super) struct Load {
+    pub(super) workload: Workload,
+    pub(super) steps: u64,
+}
+
+/// The load that `args` ask for, over `workers` workers.
+///
+/// # Errors
+/// [`Failure::Input`] for files, patterns and traces that do not fit the layer.
+pub(super) fn load(
+    args: &LoadArgs,
+    spec: &LayerSpec,
+    seed: u64,
+    workers: usize,
+) -> Result<Load, Failure> {
+    let mut usual_steps = STEPS;
+    let workload = if args.trace.is_some() {
+        let (workload, steps) = replayed(args, spec, seed)?;
+        usual_steps = steps;
+        workload
+    } else if let Some(file) = &args.input {
+        let hidden = Hidden::read(file)?;
+        hidden.check_hidden(spec.hidden)?;
+        let mut shape = shape(args, spec);
+        shape.tokens = hidden.tokens;
+        let name = file.display().to_string();
+        Workload::fixed(name, shape, hidden.rows, hidden.padding)?
+    } else {
+        drawn(args, spec, seed, workers)?
+    };
+    Ok(Load {
+        workload,
+        steps: args.steps.unwrap_or(usual_steps),
+    })
+}
+
+fn shape(args: &LoadArgs, spec: &LayerSpec) -> WorkloadShape {
+    WorkloadShape {
+        tokens: args.tokens(),
+        hidden: spec.hidden,
+        experts: spec.experts,
+        top_k: spec.top_k,
+    }
+}
+
+fn drawn(
+    args: &LoadArgs,
+    spec: &LayerSpec,
+    seed: u64,
+    workers: usize,
+) -> Result<Workload, Failure> {
+    let is_synthetic = spec.family == "synthetic";
+    let usual = if is_synthetic {
+        Pattern::Balanced
+    } else {
+        Pattern::Normal
+    };
+    let pattern = args.workload.unwrap_or(usual);
+    let gate = (is_synthetic && pattern != Pattern::Normal)
+        .then(|| synthetic_gate(spec.experts, spec.hidden, seed, spec.layer));
+    let workload = Workload::new(pattern, shape(args, spec), seed, gate)?;
+    // The others draw the same whatever a rank is, and may have more workers than experts.
+    let asks_for_ranks = matches!(
+        pattern,
+        Pattern::HotRank { .. } | Pattern::SourceRagged | Pattern::ZeroExpertRank
+    );
+    match asks_for_ranks {
+        true => Ok(workload.over_ranks(workers)?),
+        false => Ok(workload),
+    }
+}
+
+/// A trace whose choices are replayed, and its steps.
+fn replayed(args: &LoadArgs, spec: &LayerSpec, seed: u64) -> Result<(Workload, u64), Failure> {
+    let shape = ReplayShape {
+        experts: spec.experts,
+        top_k: spec.top_k,
+        layer: spec.layer,
+        from: args.trace_layer,
+    };
+    let file = args.trace.clone().unwrap_or_default();
+    let replay = Replay::read(&file, &shape).map_err(|error| {
+        let hint = if spec.family == "synthetic" {
+            "; --experts and --top-k shape a synthetic layer, --trace-layer names a layer"
+        } else {
+            "; --trace-layer names a layer of the trace"
+        };
+        Failure::input(format!("{error}{hint}"))
+    })?;
+    let steps = replay.steps() as u64;
+    Ok((Workload::replayed(replay, shape, spec.hidden, seed), steps))
+}
