@@ -5,7 +5,7 @@
 //! ([`Coordinator::floor`]). Both see the same machine in the same minute, so their ratio says what
 //! our logic costs; the absolute figures belong to the machine and the hour.
 
-use expertmesh_coordinator::{Coordinator, CoordinatorError};
+use expertmesh_coordinator::{Coordinator, CoordinatorError, StepOutput};
 use expertmesh_telemetry::{ExpertOverflow, RunRecorder, TelemetryError};
 use ndarray::ArcArray2;
 
@@ -37,13 +37,15 @@ pub enum DispatchError {
     },
 }
 
-/// Measures `plan` on a cluster that is up; the recorder holds exchanges and floors.
+/// Measures `plan` on a cluster that is up; the recorder holds exchanges and floors. `on_step` is
+/// shown every step that counts, when its round is over.
 ///
 /// # Errors
 /// [`DispatchError`]: an empty plan, or a worker lost on the way.
 pub async fn measure(
     coordinator: &Coordinator,
     plan: &DispatchPlan,
+    mut on_step: impl FnMut(&StepOutput),
 ) -> Result<RunRecorder, DispatchError> {
     let mut recorder = RunRecorder::new(&coordinator.endpoint_names());
     if plan.rounds == 0 {
@@ -63,6 +65,7 @@ pub async fn measure(
             let per_expert: Vec<ExpertOverflow> = ledger.per_expert.iter().map(overflow).collect();
             let smallest = ledger.smallest_sufficient_capacity_factor;
             recorder.overflow(&per_expert, ledger.capacity_factor, Some(smallest))?;
+            on_step(&step);
         }
         coordinator.recycle(step.output);
     }

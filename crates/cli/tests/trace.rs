@@ -258,6 +258,41 @@ fn a_checkpoint_layer_records_and_replays() {
 }
 
 #[test]
+fn a_bench_records_the_rounds_of_its_first_restart() {
+    let (_folder, at) = folder();
+    let trace = at("rounds.moetrace");
+    let bench = [
+        "bench",
+        "dispatch",
+        "--hidden",
+        "48",
+        "--workers",
+        "2",
+        "--warmup",
+        "2",
+    ];
+    let record = [
+        "--record-trace",
+        text(&trace),
+        "--restarts",
+        "2",
+        "--steps",
+        "9",
+    ];
+    let bench = [&bench[..], &record].concat();
+    let page = stdout(&[&bench[..], &["--tokens", "8"]].concat());
+    assert!(
+        page.contains("trace: 9 steps of 1 layer, 72 token rows"),
+        "{page}"
+    );
+    let trace = Trace::read(&trace).unwrap();
+    assert_eq!(trace.header().source, "balanced");
+    let weights = trace.records()[0].weights.as_deref().unwrap();
+    assert!((weights[0] + weights[1] - 1.0).abs() < 1e-6);
+    fails(2, &bench, &["--tokens holds 4 values", "--record-trace"]);
+}
+
+#[test]
 fn a_self_test_passes_for_the_gate_and_fails_for_forced_routes() {
     let (folder, _) = folder();
     let load = ["--workload", "zipf:2", "--tokens", "64", "--steps", "6"];

@@ -140,7 +140,7 @@ impl ClusterSpec {
             seed: 0,
             training: false,
             depth: self.depth.clone(),
-            force: None,
+            force: self.force,
             on_loss: self.on_loss,
             deadline: self.deadline,
             chunk_bytes: self.chunk_bytes,

@@ -1,6 +1,6 @@
 //! The gate's choices in the answers of a coordinator, as a trace.
 
-use expertmesh_routing::Kind;
+use expertmesh_routing::{Kind, Route};
 use expertmesh_wire::v1;
 use v1::model_source::Source;
 
@@ -102,6 +102,26 @@ impl RouteLog {
             token_ids: batch.replay.and_then(|replay| replay.token_ids.clone()),
         });
         Ok(())
+    }
+
+    /// Keeps the choices of a step of this process.
+    pub fn keep(&mut self, route: &Route) {
+        let offsets: Vec<usize> = match &route.offsets {
+            None => (0..=route.tokens)
+                .map(|token| token * route.top_k)
+                .collect(),
+            Some(offsets) => offsets.iter().map(|offset| *offset as usize).collect(),
+        };
+        let longest = offsets.windows(2).map(|pair| pair[1] - pair[0]).max();
+        self.top_k = self.top_k.max(longest.unwrap_or(0));
+        self.steps.push(Step {
+            experts: route.experts.clone(),
+            weights: route.weights.clone(),
+            offsets,
+            padding: route.padding.clone(),
+            ranks: None,
+            token_ids: None,
+        });
     }
 
     /// The trace of the steps, numbered from 0; `source` says where their choices are from.

@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use clap::Args;
 use expertmesh_bench::dispatch::{DispatchPlan, measure};
-use expertmesh_bench::drive::identity;
+use expertmesh_bench::drive::{RouteLog, identity};
 use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
-use expertmesh_coordinator::{Coordinator, CoordinatorConfig};
+use expertmesh_coordinator::{Coordinator, CoordinatorConfig, StepOutput};
 use expertmesh_experts::{ExpertKind, synthetic_gate};
 use expertmesh_telemetry::{Load, Report, Run, RunRecorder, Source};
 use expertmesh_transport::LinkOptions;
@@ -31,6 +31,7 @@ use crate::output::print;
 use crate::progress::Progress;
 use crate::report::{ReportFile, environment};
 use crate::signals::{Signals, interrupted};
+use crate::traces::TraceFile;
 
 /// Distinct batches that are used in turn.
 const BATCHES: u64 = 8;
@@ -76,6 +77,10 @@ pub(crate) struct DispatchArgs {
     /// Also write the report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Also write what the gate chose in the first restart's rounds to this file: .moetrace, .csv
+    /// or .parquet; for one value of --tokens
+    #[arg(long, value_name = "FILE")]
+    record_trace: Option<PathBuf>,
     #[command(flatten)]
     processes: ProcessArgs,
     #[command(flatten)]
@@ -93,6 +98,7 @@ struct Plan {
     rounds: usize,
     warmup: usize,
     restarts: usize,
+    record: bool,
 }
 
 /// What the restarts gave for one number of tokens.
@@ -100,6 +106,8 @@ struct Measured {
     recorder: Option<RunRecorder>,
     ratios: Vec<f64>,
     run: Option<Run>,
+    /// Of the first restart, where routes are recorded.
+    routes: Option<RouteLog>,
 }
 
 /// Measures, prints, and stops every process however it ends.
@@ -114,6 +122,7 @@ pub(crate) async fn run(mut args: DispatchArgs, log_format: LogFormat) -> Result
     }
     let limits = limits(&args)?;
     let report = args.report.as_deref().map(ReportFile::at).transpose()?;
+    let trace = trace_file(&args)?;
     let plan = plan(&args, log_format)?;
     let mut group = ProcessGroup::new();
     let outcome = tokio::select! {
@@ -122,7 +131,7 @@ pub(crate) async fn run(mut args: DispatchArgs, log_format: LogFormat) -> Result
         outcome = measure_all(&plan, &mut group) => outcome,
     };
     group.stop().await;
-    let (measured, environment) = outcome?;
+    let (mut measured, environment) = outcome?;
     let points: Vec<Point> = measured
         .iter()
         .zip(&plan.workloads)
@@ -143,6 +152,12 @@ pub(crate) async fn run(mut args: DispatchArgs, log_format: LogFormat) -> Result
         plan.workers.count.get(),
         plan.restarts,
     ))?;
+    let routes = measured.iter_mut().find_map(|one| one.routes.take());
+    if let (Some(file), Some(routes), Some(workload)) = (trace, routes, plan.workloads.first()) {
+        let (source, seed) = workload.origin();
+        let written = file.write(&routes.finish(source, seed)?)?;
+        print(&format!("\ntrace: {written}\n"))?;
+    }
     if let Some(file) = report {
         let mut report = Report::new(environment);
         report
@@ -154,6 +169,20 @@ pub(crate) async fn run(mut args: DispatchArgs, log_format: LogFormat) -> Result
         None => Ok(()),
         Some(point) => Err(Failure::Gate(point.miss())),
     }
+}
+
+/// Where routes go, if they are recorded.
+fn trace_file(args: &DispatchArgs) -> Result<Option<TraceFile>, Failure> {
+    let Some(file) = &args.record_trace else {
+        return Ok(None);
+    };
+    if args.tokens.len() != 1 {
+        return Err(Failure::input(format!(
+            "--tokens holds {} values, expected 1 with --record-trace: a trace is one run's",
+            args.tokens.len()
+        )));
+    }
+    TraceFile::at(file, None).map(Some)
 }
 
 /// One limit for each number of tokens.
@@ -215,6 +244,7 @@ fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         rounds: args.steps.get(),
         warmup: args.warmup,
         restarts: args.restarts.get(),
+        record: args.record_trace.is_some(),
     })
 }
 
@@ -229,6 +259,7 @@ async fn measure_all(
             recorder: None,
             ratios: Vec::new(),
             run: None,
+            routes: None,
         })
         .collect();
     let progress = Progress::steps((plan.restarts * plan.workloads.len()) as u64);
@@ -290,10 +321,21 @@ async fn measure_one(
         warmup: plan.warmup,
         batches: batches.collect::<Result<_, _>>()?,
     };
-    let started = Instant::now();
-    let recorder = measure(coordinator, &rounds).await.map_err(Failure::run)?;
-    let elapsed = started.elapsed().as_secs_f64();
     let cluster = coordinator.cluster();
+    let mut routes = match plan.record && measured.routes.is_none() {
+        true => Some(RouteLog::new(&cluster)?),
+        false => None,
+    };
+    let started = Instant::now();
+    let on_step = |step: &StepOutput| {
+        if let Some(routes) = &mut routes {
+            routes.keep(&step.route);
+        }
+    };
+    let recorder = measure(coordinator, &rounds, on_step).await;
+    let recorder = recorder.map_err(Failure::run)?;
+    let elapsed = started.elapsed().as_secs_f64();
+    measured.routes = measured.routes.take().or(routes);
     let dimensions = plan.model.shape(shape.tokens, plan.step.wire_dtype);
     let name = plan.model.describe();
     let identity = identity(
