@@ -1,4 +1,4 @@
-//! Load generation and measurement: workloads, traces, closed-loop drives, the dispatch bench.
+//! Load generation and measurement: workloads, traces, closed-loop drives, and benches.
 //!
 //! Reading order:
 //!
@@ -6,6 +6,7 @@
 //! 2. [`trace`]: which experts tokens chose, recorded here or by other systems.
 //! 3. [`drive`]: steps through a coordinator's public call, into a run of a report.
 //! 4. [`dispatch`]: the exchange beside its floor, interleaved in one process.
+//! 5. [`overflow`]: every overflow policy beside dropless, on the same batches.
 //!
 //! **This crate does not know** how figures are drawn, or how processes are started.
 #![forbid(unsafe_code)]
@@ -13,5 +14,6 @@
 pub mod dispatch;
 mod draw;
 pub mod drive;
+pub mod overflow;
 pub mod trace;
 pub mod workload;

@@ -35,6 +35,7 @@ pub use skew::Skew;
 use rand_chacha::rand_core::Rng as _;
 
 use crate::draw::generator;
+use crate::trace::NO_CHOICE;
 use crate::workload::rows::{add_gate_rows, fill_normal};
 
 /// Dimensions of a layer, and of the batches that are made for it.
@@ -58,6 +59,43 @@ pub struct WorkloadError {
     field: String,
     held: String,
     expected: String,
+}
+
+/// Rows `[T, H]` that steer a gate whose orthonormal rows are `gate` `[E, H]` to `chosen` `[T, k]`
+/// in step `step`; [`NO_CHOICE`](crate::trace::NO_CHOICE) in slots that have none.
+///
+/// # Errors
+/// [`WorkloadError`]: tables that do not fit `shape`, or an expert that is not there.
+pub fn steered_rows(
+    chosen: &[u32],
+    shape: WorkloadShape,
+    gate: &[f32],
+    seed: u64,
+    step: u64,
+) -> Result<Vec<f32>, WorkloadError> {
+    let wrong = |field: &str, held: String, expected: String| {
+        Err(WorkloadError::new(
+            "of given choices",
+            field,
+            held,
+            expected,
+        ))
+    };
+    let (choices, values) = (shape.tokens * shape.top_k, shape.experts * shape.hidden);
+    if chosen.len() != choices {
+        return wrong("choices", chosen.len().to_string(), choices.to_string());
+    }
+    if gate.len() != values {
+        return wrong("gate", format!("{} values", gate.len()), values.to_string());
+    }
+    let outside = |expert: &&u32| **expert != NO_CHOICE && **expert as usize >= shape.experts;
+    if let Some(expert) = chosen.iter().find(outside) {
+        let expected = format!("below {}, the number of experts", shape.experts);
+        return wrong("expert", expert.to_string(), expected);
+    }
+    let mut rows = Vec::with_capacity(shape.tokens * shape.hidden);
+    add_gate_rows(&mut generator(seed, step), chosen, shape, gate, &mut rows);
+    Ok(rows)
 }
 
 /// Where the token rows of every step come from.

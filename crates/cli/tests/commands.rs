@@ -19,6 +19,7 @@ fn every_command_helps_with_an_example() {
         &["worker"],
         &["coordinator"],
         &["bench", "dispatch"],
+        &["bench", "overflow"],
         &["inspect"],
         &["doctor"],
         &["completions"],

@@ -13,11 +13,13 @@
 //!    are its client's inverse.
 //! 8. [`Stack`] (in `stack`): several layers, one after another; `depth` has the tokens that go
 //!    round a layer.
-//! 9. `floor`: the same messages without the work, for benches.
+//! 9. `floor`: the same messages without the work, and `capacity`: another rule for the steps to
+//!    come; both for benches.
 //!
 //! **This crate does not know** argv, environment variables, exporters, or the worker's code.
 #![forbid(unsafe_code)]
 
+mod capacity;
 mod combine;
 mod config;
 mod connect;
@@ -35,6 +37,7 @@ mod shards;
 mod stack;
 mod tables;
 
+pub use capacity::CapacityState;
 pub use config::{CoordinatorConfig, Defaults};
 pub use connect::Coordinator;
 pub use error::CoordinatorError;

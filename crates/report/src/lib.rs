@@ -6,7 +6,8 @@
 //! 2. [`terminal`]: the report as a page of at most [`WIDTH`] columns. Its sections are one file
 //!    each, in the order in which they are printed: who and what, latency, where a step goes,
 //!    communication, overflow and balance, and a comparison when there are several runs.
-//! 3. [`human`]: numbers with units, at a bounded width.
+//! 3. [`overflow`]: policies side by side, as a table and as a picture (drawn with `svg`).
+//! 4. [`human`]: numbers with units, at a bounded width.
 //!
 //! # Invariants
 //!
@@ -21,6 +22,8 @@
 mod error;
 pub mod human;
 mod json;
+pub mod overflow;
+mod svg;
 mod table;
 mod terminal;
 

@@ -26,6 +26,7 @@ pub struct Meter {
     demand: Vec<u64>,
     lost: u64,
     payload_bytes: u64,
+    policy: String,
 }
 
 // === impl Meter ===
@@ -46,6 +47,7 @@ impl Meter {
             demand: vec![0; cluster.experts as usize],
             lost: 0,
             payload_bytes: 0,
+            policy: cluster.overflow.clone(),
         }
     }
 
@@ -107,8 +109,11 @@ impl Meter {
         let steps = self.recorder.steps();
         let load = Load::closed(steps, warmup, self.elapsed.as_secs_f64());
         let digest = (steps > 0).then(|| hex(&self.digest.finalize()));
-        self.recorder
-            .finish(identity, load, Source::Measured, digest)
+        let mut run = self
+            .recorder
+            .finish(identity, load, Source::Measured, digest);
+        run.overflow.policy = Some(self.policy).filter(|policy| !policy.is_empty());
+        run
     }
 
     fn overflow(&mut self, overflow: Option<&v1::Overflow>) -> Result<(), DriveError> {

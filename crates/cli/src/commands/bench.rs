@@ -1,11 +1,13 @@
 //! `expertmesh bench`: parts of a step against what the machine can do.
 
 mod dispatch;
+mod overflow;
 mod table;
 
 use clap::{Args, Subcommand};
 
 use crate::commands::bench::dispatch::DispatchArgs;
+use crate::commands::bench::overflow::OverflowArgs;
 use crate::commands::block_on;
 use crate::error::Failure;
 use crate::logging::LogFormat;
@@ -23,6 +25,8 @@ pub(crate) struct BenchArgs {
 enum Bench {
     /// The exchange beside its floor: the same messages without the work
     Dispatch(Box<DispatchArgs>),
+    /// Every overflow policy on the same batches, beside dropless
+    Overflow(Box<OverflowArgs>),
 }
 
 /// Measures.
@@ -32,5 +36,6 @@ enum Bench {
 pub(crate) fn run(args: BenchArgs, log_format: LogFormat) -> Result<(), Failure> {
     match args.bench {
         Bench::Dispatch(args) => block_on(dispatch::run(*args, log_format)),
+        Bench::Overflow(args) => block_on(overflow::run(*args, log_format)),
     }
 }

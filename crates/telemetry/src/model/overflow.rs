@@ -24,6 +24,11 @@ pub struct OverflowReport {
     pub assigned_gate_weight: f64,
     /// Gate weight of dropped and lost choices: what the outputs miss.
     pub lost_gate_weight: f64,
+    /// The policy in force, such as `drop-position`, which a comparison of policies follows by the
+    /// rule for gate weights where they are not kept: `drop-position+renormalise`; `None` where
+    /// nobody said.
+    #[serde(default)]
+    pub policy: Option<String>,
     /// The capacity factor in force; `None` when dropless.
     pub capacity_factor: Option<f64>,
     /// The smallest factor under which no step would have dropped a choice; `None` where a
@@ -156,6 +161,7 @@ impl OverflowReport {
             lost: total.lost,
             assigned_gate_weight: total.assigned_gate_weight,
             lost_gate_weight: total.lost_gate_weight,
+            policy: None,
             capacity_factor,
             smallest_sufficient_capacity_factor,
             events: OverflowEvents::default(),

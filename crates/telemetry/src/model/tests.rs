@@ -128,7 +128,7 @@ fn the_json_is_the_schema_key_for_key() {
     expect(
         &run["overflow"],
         "assigned computed rerouted dropped skipped lost assigned_gate_weight lost_gate_weight \
-         capacity_factor smallest_sufficient_capacity_factor per_expert \
+         policy capacity_factor smallest_sufficient_capacity_factor per_expert \
          tokens_without_expert spilled waves replays dropped_by_slot",
     );
     expect(

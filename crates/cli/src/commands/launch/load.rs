@@ -9,16 +9,16 @@ use crate::error::Failure;
 use crate::tensors::Hidden;
 
 /// A load, and how many steps of it are recorded.
-pub(super) struct Load {
-    pub(super) workload: Workload,
-    pub(super) steps: u64,
+pub(crate) struct Load {
+    pub(crate) workload: Workload,
+    pub(crate) steps: u64,
 }
 
 /// The load that `args` ask for, over `workers` workers.
 ///
 /// # Errors
 /// [`Failure::Input`] for files, patterns and traces that do not fit the layer.
-pub(super) fn load(
+pub(crate) fn load(
     args: &LoadArgs,
     spec: &LayerSpec,
     seed: u64,
