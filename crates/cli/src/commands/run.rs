@@ -134,10 +134,10 @@ fn place(args: &RunArgs) -> Result<Place, Failure> {
         }
         return Ok(Place::Up(address.clone()));
     }
-    if args.model.model.is_none() {
+    if args.model == ModelArgs::default() {
         return Err(Failure::input(
-            "no layer to run: give --model DIR and --layer N, or --coordinator HOST:PORT of a \
-             cluster that is up",
+            "no layer to run: give --model DIR and --layer N, --coordinator HOST:PORT of a \
+             cluster that is up, or the shape of a synthetic layer, such as --hidden 64",
         ));
     }
     let model = args.model.resolve()?;
