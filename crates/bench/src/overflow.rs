@@ -76,7 +76,7 @@ pub enum OverflowError {
         /// The rule that it ran under.
         rule: String,
         /// Why.
-        source: CoordinatorError,
+        source: Box<CoordinatorError>,
     },
     /// A rule contradicts itself.
     #[error(transparent)]
@@ -240,7 +240,7 @@ impl Seat {
         coordinator.swap_capacity(&mut self.state);
         step.map_err(|source| OverflowError::Step {
             rule: policy_name(&self.rule),
-            source,
+            source: Box::new(source),
         })
     }
 

@@ -68,3 +68,23 @@ fn an_output_error_is_relative_to_what_dropless_gave() {
     assert_eq!(error.relative(), Some((25.0_f64 / 50.0).sqrt()));
     assert_eq!(error.worst_token(), Some(1.0));
 }
+
+#[test]
+fn bits_that_differ_are_named_with_their_place() {
+    let rule = CapacityConfig {
+        factor: Some(1.0),
+        overflow: Overflow::Spill,
+        ..CapacityConfig::default()
+    };
+    let seat = Seat::new(rule, &[]).unwrap();
+    let dropless = array![[1.0, 0.0], [2.0, 3.0]];
+    seat.check_bits(7, &dropless, &dropless).unwrap();
+    // Equal as numbers, and still other bits.
+    let held = array![[1.0, -0.0], [2.0, 3.5]];
+    let error = seat.check_bits(7, &held, &dropless).unwrap_err();
+    assert!(!error.is_input());
+    assert_eq!(
+        error.to_string(),
+        "spill: round 7, token 0, element 1 is -0, expected the bits of dropless, 0"
+    );
+}

@@ -40,7 +40,11 @@ pub(super) fn places(marks: &[((f64, f64), String)], x: (f64, f64), y: (f64, f64
         let candidate = |rank: u32| {
             // Right and left of the mark, then a line higher and lower, and so on.
             let lines = f64::from((rank / 2).div_ceil(2));
-            let down = if (rank / 2) % 2 == 0 { 1.0 } else { -1.0 };
+            let down = if (rank / 2).is_multiple_of(2) {
+                1.0
+            } else {
+                -1.0
+            };
             let left = match rank % 2 {
                 0 => mark_x + GAP,
                 _ => mark_x - GAP - width,
