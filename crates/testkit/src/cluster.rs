@@ -44,6 +44,8 @@ pub struct ClusterSpec {
     pub chunk_bytes: usize,
     /// Chunks under way at one host.
     pub credits: usize,
+    /// Whether gates draw their noise.
+    pub training: bool,
     /// Compute threads of each endpoint.
     pub threads: usize,
     /// HTTP/2 settings and limits.
@@ -78,6 +80,7 @@ impl ClusterSpec {
             deadline: Defaults::DEADLINE,
             chunk_bytes: Defaults::CHUNK_BYTES,
             credits: Defaults::CREDITS,
+            training: false,
             threads: 1,
             options: LinkOptions::default(),
         }
@@ -86,7 +89,7 @@ impl ClusterSpec {
     /// The same with experts placed by `strategy`.
     #[must_use]
     pub fn placed(mut self, strategy: Strategy, seed: u64) -> Self {
-        let experts = self.model.source.spec().experts;
+        let experts = self.model.source.spec().routed_experts();
         let placement = strategy.place(experts, self.workers, seed);
         self.placement = Some(placement.expect("a placement"));
         self
@@ -101,7 +104,7 @@ impl ClusterSpec {
 
     /// Where the experts are.
     pub fn placement(&self) -> Placement {
-        let experts = self.model.source.spec().experts;
+        let experts = self.model.source.spec().routed_experts();
         self.placement
             .clone()
             .unwrap_or_else(|| Placement::contiguous(experts, self.workers).expect("a placement"))
@@ -138,7 +141,7 @@ impl ClusterSpec {
             wire_dtype: self.wire_dtype,
             capacity: self.capacity,
             seed: 0,
-            training: false,
+            training: self.training,
             depth: self.depth.clone(),
             force: self.force,
             on_loss: self.on_loss,

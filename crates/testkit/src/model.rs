@@ -6,6 +6,7 @@ use std::sync::Arc;
 use expertmesh_checkpoint::{Checkpoint, LayerSource, SyntheticLayer, SyntheticSpec};
 use expertmesh_experts::ExpertSource;
 use expertmesh_kernels::Format;
+use expertmesh_routing::FreeExpert;
 use expertmesh_wire::{format_to_wire, v1};
 use expertmesh_worker::ExpertRegistry;
 
@@ -42,6 +43,30 @@ impl Model {
         Self {
             source: Arc::new(SyntheticLayer::new(spec).expect("a shape that exists")),
             wire: source(v1::model_source::Source::Synthetic(synthetic), spec.dtype),
+            registry: ExpertRegistry::default(),
+        }
+    }
+
+    /// The layer of `spec` whose coordinator has the gate of `layer`.
+    pub fn gated(spec: SyntheticSpec, layer: SyntheticLayer) -> Self {
+        let plain = Self::synthetic(spec);
+        let router = &layer.spec().router;
+        let Some(v1::model_source::Source::Synthetic(synthetic)) = plain.wire.source else {
+            return plain;
+        };
+        let free = router.free.iter().map(|kind| match kind {
+            FreeExpert::Null => v1::FreeExpert::Null,
+            FreeExpert::Identity => v1::FreeExpert::Identity,
+            FreeExpert::Constant => v1::FreeExpert::Constant,
+        });
+        let synthetic = v1::SyntheticModel {
+            experts: u32::try_from(router.experts).expect("a small size"),
+            free: free.map(i32::from).collect(),
+            ..synthetic
+        };
+        Self {
+            wire: source(v1::model_source::Source::Synthetic(synthetic), spec.dtype),
+            source: Arc::new(layer),
             registry: ExpertRegistry::default(),
         }
     }

@@ -13,6 +13,7 @@ mod common;
 mod conservation;
 mod depth;
 mod frames;
+mod gates;
 mod goldens;
 mod ledger;
 mod loss;
