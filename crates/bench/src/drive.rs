@@ -196,6 +196,7 @@ fn request(
     let mut request = forward_request(cluster, tokens, rows, padding, false);
     // What is random follows the workload's step, so warm-up changes nothing.
     request.at_step = Some(step);
+    request.sequence = u32::try_from(workload.sequence()).unwrap_or(u32::MAX);
     if cluster.gate == "hash" {
         request.token_ids = words(workload.token_ids(step, tokens).into_iter());
     }

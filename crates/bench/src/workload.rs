@@ -105,6 +105,10 @@ pub struct Workload {
     shape: WorkloadShape,
     seed: u64,
     source: Source,
+    /// Tokens of a sequence; 0 for batches of one.
+    sequence: usize,
+    /// `[T]` of every step, where the tokens have ids of their own.
+    ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Clone)]
@@ -212,6 +216,8 @@ impl Workload {
             shape,
             seed,
             source,
+            sequence: 0,
+            ids: None,
         })
     }
 
@@ -258,7 +264,22 @@ impl Workload {
             shape,
             seed: 0,
             source: Source::Fixed { rows, padding },
+            sequence: 0,
+            ids: None,
         })
+    }
+
+    /// The same tokens in sequences of `sequence` (0: one), with their `ids` `[T]`.
+    #[must_use]
+    pub fn of_sequences(mut self, sequence: usize, ids: Option<Vec<u32>>) -> Self {
+        self.sequence = sequence;
+        self.ids = ids;
+        self
+    }
+
+    /// Tokens of a sequence; 0 for batches of one.
+    pub fn sequence(&self) -> usize {
+        self.sequence
     }
 
     /// Normal rows of `hidden` values for a gate of [`Kind::Replay`], which is told the choices of
@@ -276,6 +297,8 @@ impl Workload {
             },
             seed,
             source: Source::Replay(Box::new(replay)),
+            sequence: 0,
+            ids: None,
         }
     }
 
@@ -332,8 +355,12 @@ impl Workload {
         }
     }
 
-    /// Ids of the `tokens` tokens of `step`, for gates that hash them: even over a vocabulary of 2¹⁵.
+    /// Ids of the `tokens` tokens of `step`, for gates that hash them: their own, or even over a
+    /// vocabulary of 2¹⁵.
     pub fn token_ids(&self, step: u64, tokens: usize) -> Vec<u32> {
+        if let Some(ids) = &self.ids {
+            return ids.clone();
+        }
         // A stream apart from that of the rows.
         let mut random = generator(!self.seed, step);
         (0..tokens).map(|_| random.next_u32() >> 17).collect()

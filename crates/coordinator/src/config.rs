@@ -7,7 +7,7 @@ use expertmesh_checkpoint::{LayerSource, LayerSpec};
 use expertmesh_exchange::{ExchangeKind, OnLoss, Target};
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
-use expertmesh_routing::{CapacityConfig, DepthRouter, Kind, WeightDtype};
+use expertmesh_routing::{CapacityConfig, DepthRouter, Kind, ModelCapacity, Overflow, WeightDtype};
 use expertmesh_transport::LinkOptions;
 use expertmesh_wire::v1;
 
@@ -131,6 +131,7 @@ impl CoordinatorConfig {
             ));
         }
         self.check_bits(spec)?;
+        self.check_own_rule(spec)?;
         if let Some(depth) = &self.depth
             && depth.hidden() != spec.hidden
         {
@@ -143,6 +144,29 @@ impl CoordinatorConfig {
         }
         self.check_custom(spec)?;
         self.capacity.validate()?;
+        Ok(())
+    }
+
+    /// What a layer brings that other options would contradict.
+    fn check_own_rule(&self, spec: &LayerSpec) -> Result<(), CoordinatorError> {
+        let normalises = matches!(spec.capacity, Some(ModelCapacity::Top2 { .. }));
+        if normalises && self.capacity.overflow != Overflow::Dropless {
+            let expected = "dropless, because this family normalises its gate weights in a capacity \
+                            rule of its own";
+            let held = self.capacity.overflow;
+            return Err(CoordinatorError::field("overflow", held, expected));
+        }
+        if spec.capacity.is_some() && self.depth.is_some() {
+            let expected = "none, because the layer's own capacity rule counts every token";
+            return Err(CoordinatorError::field("depth", "a router", expected));
+        }
+        if matches!(spec.router.kind, Kind::Soft { .. })
+            && (spec.shared.is_some() || spec.weight_on_input)
+        {
+            let held = "a mixing gate with a shared expert or weights on the input";
+            let expected = "a gate that routes tokens, because slots are not tokens";
+            return Err(CoordinatorError::field("gate", held, expected));
+        }
         Ok(())
     }
 
@@ -168,8 +192,10 @@ impl CoordinatorConfig {
         let Some(v1::model_source::Source::Custom(custom)) = &self.model.source else {
             return Ok(());
         };
-        if spec.weight_on_input || spec.routed_scale != 1.0 || spec.free_experts > 0 {
-            let held = "a custom layer with weights on the input, a scale or free experts";
+        let one_by_one = spec.one_by_one || spec.weight_on_input;
+        if one_by_one || spec.routed_scale != 1.0 || spec.free_experts > 0 {
+            let held = "a custom layer that is added up one by one, or with weights on the input, a \
+                        scale or free experts";
             let expected = "one without, because its homes are told no more than its weights";
             return Err(CoordinatorError::field("model.custom", held, expected));
         }

@@ -236,7 +236,19 @@ impl Coordinator {
             let expected = format!("{hidden}, the layer's");
             return Err(CoordinatorError::field("hidden", x.ncols(), expected));
         }
-        input.check(x.nrows(), self.gate.config().top_k)?;
+        let router = self.gate.config();
+        input.check(x.nrows(), router.top_k)?;
+        if input.replay.is_some() && !router.needs().replay {
+            let held = "choices of an earlier run";
+            let expected = format!("none, because the gate is {} and not replay", router.kind);
+            return Err(CoordinatorError::field("replay", held, expected));
+        }
+        let left = input.absent.iter().flatten().any(|absent| *absent);
+        if left && self.config.source.spec().capacity.is_some() {
+            let held = "tokens that left the stack";
+            let expected = "none, because the layer's own capacity rule counts every token";
+            return Err(CoordinatorError::field("absent", held, expected));
+        }
         if u32::try_from(x.len()).is_err() {
             let held = format!("{} tokens", x.nrows());
             return Err(CoordinatorError::field(

@@ -68,6 +68,22 @@ impl StepInput {
         check("replay.experts", experts, choices, each)?;
         let weights = replay.and_then(|replay| replay.weights.as_ref());
         check("replay.weights", weights.map(Vec::len), choices, each)?;
+        if self.first_token.checked_add(tokens as u64).is_none() {
+            let expected = format!("a number with room for {tokens} tokens after it");
+            return Err(CoordinatorError::field(
+                "first_token",
+                self.first_token,
+                expected,
+            ));
+        }
+        if self.sequence != 0 && !self.first_token.is_multiple_of(self.sequence as u64) {
+            let expected = format!("a multiple of {}, the sequence", self.sequence);
+            return Err(CoordinatorError::field(
+                "first_token",
+                self.first_token,
+                expected,
+            ));
+        }
         if self.sequence != 0 && !tokens.is_multiple_of(self.sequence) {
             let expected = format!("a divisor of {tokens}, the number of tokens, or 0");
             return Err(CoordinatorError::field("sequence", self.sequence, expected));

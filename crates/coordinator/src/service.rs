@@ -123,7 +123,6 @@ impl Coordinator {
             .into(),
             gate: self.gate.config().kind.to_string(),
             free_experts: narrow(self.gate.config().free.len()),
-            loss: String::new(),
         }
     }
 }

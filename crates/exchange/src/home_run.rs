@@ -118,7 +118,15 @@ impl RowSource<'_> {
     fn read(self, format: Format, token: usize, row: &mut [f32]) {
         let hidden = row.len();
         match self {
-            Self::F32(x) => row.copy_from_slice(&x[token * hidden..(token + 1) * hidden]),
+            Self::F32(x) => {
+                row.copy_from_slice(&x[token * hidden..(token + 1) * hidden]);
+                // As a row that has passed the wire: other homes have no other.
+                if format != Format::F32 {
+                    let mut bytes = vec![0; hidden * format.bytes()];
+                    encode_row(format, row, &mut bytes);
+                    decode_row(format, &bytes, row);
+                }
+            }
             Self::Encoded(x) => {
                 let row_bytes = hidden * format.bytes();
                 decode_row(format, &x[token * row_bytes..(token + 1) * row_bytes], row);
@@ -328,7 +336,8 @@ impl HomeRun {
     ) -> Bytes {
         let plan = self.plan.host(host);
         let piece = &plan.chunks[chunk];
-        let alone = index(plan.chunks.len().min(self.setup.credits));
+        let first_wave = plan.chunks.iter().take_while(|chunk| chunk.wave == 0);
+        let alone = index(first_wave.count().min(self.setup.credits));
         let extent = self
             .setup
             .extents

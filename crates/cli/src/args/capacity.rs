@@ -119,6 +119,23 @@ impl CapacityArgs {
         push_set(argv, "--training", self.training);
     }
 
+    /// The first flag of those that a cluster does not tell about itself.
+    pub(crate) fn untold(&self) -> Option<&'static str> {
+        let given = [
+            (
+                "--eval-capacity-factor",
+                self.eval_capacity_factor.is_some(),
+            ),
+            ("--capacity-preset", self.capacity_preset.is_some()),
+            ("--automatic-capacity", self.automatic_capacity),
+            ("--training", self.training),
+        ];
+        given
+            .into_iter()
+            .find(|(_, given)| *given)
+            .map(|(flag, _)| flag)
+    }
+
     /// The first flag that only a capacity gives a meaning.
     pub(crate) fn needs_capacity(&self) -> Option<&'static str> {
         let given = [

@@ -99,6 +99,8 @@ struct Plan {
     model: Model,
     /// Name of the stack, for the report's identity.
     name: String,
+    /// Whether there are several layers, whose routes nobody can ask for.
+    is_stack: bool,
     step: StepOptions,
     load: Load,
     results: Results,
@@ -130,6 +132,7 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
     let workers = args.processes.options(log_format);
     let mut layers = args.stack.layers(&args.model)?;
     check_routes(args, layers.len())?;
+    let is_stack = layers.len() > 1;
     let model = layers.swap_remove(0);
     args.stack.depth(&model)?;
     args.stack.exit(&model)?;
@@ -166,6 +169,7 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         load,
         results,
         name,
+        is_stack,
         model,
         step,
     })
@@ -246,9 +250,14 @@ async fn stay(
 ) -> Result<(), Failure> {
     let address = &cluster.coordinator.address;
     print(&format!(
-        "\nThe cluster stays up; its coordinator is at {address}. Ctrl-C stops it. For example:\n  \
-         expertmesh run --coordinator {address} --input IN.safetensors --output OUT.safetensors\n"
+        "\nThe cluster stays up; its coordinator is at {address}. Ctrl-C stops it.\n"
     ))?;
+    if !plan.is_stack {
+        print(&format!(
+            "For example:\n  \
+             expertmesh run --coordinator {address} --input IN.safetensors --output OUT.safetensors\n"
+        ))?;
+    }
     let forever = std::future::pending::<Result<(), Failure>>();
     tokio::select! {
         biased;

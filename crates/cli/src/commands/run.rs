@@ -245,6 +245,8 @@ async fn forward(
     let request = v1::ForwardRequest {
         token_ids: ids.flat_map(|id| id.to_le_bytes()).collect(),
         sequence: u32::try_from(hidden.sequence()).unwrap_or(u32::MAX),
+        // What is random is the same in every run of a file.
+        at_step: Some(0),
         ..forward_request(cluster, hidden.tokens, &mut rows, padding, true)
     };
     let mut meter = Meter::new(cluster);

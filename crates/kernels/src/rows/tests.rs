@@ -1,3 +1,5 @@
+#![allow(clippy::cast_sign_loss, reason = "shapes drawn by the tests")]
+
 use proptest::prelude::*;
 
 use super::highest::highest_on;

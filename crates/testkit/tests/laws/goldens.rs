@@ -86,6 +86,24 @@ async fn through_clusters(case: &'static str, dtype: Format) {
     }
 }
 
+/// A weighted row is made from the row as the wire leaves it, wherever its home is.
+#[tokio::test]
+async fn weights_on_the_input_have_the_same_bits_over_a_lossy_wire() {
+    let golden = Golden::open("llama4", Format::F32);
+    let mut first: Option<Vec<f32>> = None;
+    for exchange in EXCHANGES {
+        let mut spec = ClusterSpec::new(golden.model.clone(), 3).exchange(exchange);
+        spec.wire_dtype = Format::Bf16;
+        let cluster = Cluster::start(spec).await;
+        let step = cluster.forward(&golden.x).await.unwrap();
+        let output = step.output.as_slice().unwrap();
+        match &first {
+            None => first = Some(output.to_vec()),
+            Some(first) => same_bits(output, first, "llama4"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn goldens_in_f32() {
     for case in FAMILIES {

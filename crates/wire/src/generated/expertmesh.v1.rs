@@ -309,9 +309,6 @@ pub struct ClusterReply {
     /// Of `experts`, the last ones that no worker holds.
     #[prost(uint32, tag = "16")]
     pub free_experts: u32,
-    /// The auxiliary loss that the model's family trains with, for example "mixtral"; empty: none.
-    #[prost(string, tag = "17")]
-    pub loss: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForwardRequest {

@@ -212,6 +212,11 @@ fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
     let workers = args.processes.options(log_format);
     let model = args.model.resolve()?;
     let spec = model.source.spec();
+    if spec.router.needs().token_ids {
+        return Err(Failure::input(
+            "--gate asks for token ids, which this bench has none of; launch drives such gates",
+        ));
+    }
     let step = args.step.resolve(
         spec.routed_experts(),
         workers.count.get(),
@@ -290,8 +295,8 @@ fn config(plan: &Plan, workers: Vec<String>) -> CoordinatorConfig {
         exchange: step.exchange,
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
-        seed: 0,
-        training: false,
+        seed: plan.model.seed,
+        training: step.capacity.training,
         depth: None,
         force: None,
         on_loss: step.on_loss,

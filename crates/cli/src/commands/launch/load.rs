@@ -35,7 +35,8 @@ pub(crate) fn load(
         let mut shape = shape(args, spec);
         shape.tokens = hidden.tokens;
         let name = file.display().to_string();
-        Workload::fixed(name, shape, hidden.rows, hidden.padding)?
+        let (sequence, ids) = (hidden.sequence(), hidden.token_ids.clone());
+        Workload::fixed(name, shape, hidden.rows, hidden.padding)?.of_sequences(sequence, ids)
     } else {
         drawn(args, spec, seed, workers)?
     };

@@ -40,7 +40,8 @@ fn agree_on_model(args: &ModelArgs, cluster: &v1::ClusterReply) -> Result<(), St
         same_if(same, "model", directory.display(), there)?;
     }
     same("layer", args.layer, checkpoint.map(|from| from.layer))?;
-    same("experts", args.experts, Some(cluster.experts as usize))?;
+    let held = cluster.experts.saturating_sub(cluster.free_experts);
+    same("experts", args.experts, Some(held as usize))?;
     same("top-k", args.top_k, Some(cluster.top_k as usize))?;
     same("hidden", args.hidden, Some(cluster.hidden as usize))?;
     same("ffn", args.ffn, synthetic.map(|spec| spec.ffn as usize))?;
@@ -65,7 +66,7 @@ fn agree_on_step(args: &StepArgs, cluster: &v1::ClusterReply) -> Result<(), Stri
         v1::OnLoss::Drop => "drop",
         v1::OnLoss::Unspecified => "unknown",
     };
-    let factor = (cluster.capacity_factor > 0.0).then_some(cluster.capacity_factor);
+    let factor = (cluster.capacity_factor != 0.0).then_some(cluster.capacity_factor);
     let wire = format_from_wire(cluster.wire_dtype);
     let name = |value: &dyn Display| value.to_string();
     same(
@@ -87,7 +88,8 @@ fn agree_on_step(args: &StepArgs, cluster: &v1::ClusterReply) -> Result<(), Stri
     same("wire-dtype", args.wire_dtype, wire)?;
     let deadline = Wait(Duration::from_micros(cluster.deadline_us));
     same("deadline", args.deadline, Some(deadline))?;
-    if let Some(flag) = args.capacity.needs_capacity() {
+    let untold = args.capacity.needs_capacity().or(args.capacity.untold());
+    if let Some(flag) = untold {
         return Err(format!("{flag} is given, which the cluster does not tell"));
     }
     same("credits", args.credits, None)?;
@@ -104,7 +106,7 @@ fn agree_on_placement(
     };
     let workers = cluster.endpoints.len().saturating_sub(1);
     let placement = step.place(
-        (cluster.experts - cluster.free_experts) as usize,
+        cluster.experts.saturating_sub(cluster.free_experts) as usize,
         workers,
         model.seed.unwrap_or(0),
     );

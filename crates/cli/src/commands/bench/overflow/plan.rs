@@ -102,6 +102,8 @@ fn refuse(args: &OverflowArgs) -> Result<(), Failure> {
         format!("--eval-capacity-factor is {factor}, expected none; --factors lists the factors")
     } else if args.step.on_loss == Some(OnLoss::Drop) {
         "--on-loss is drop, expected fail, because outputs are compared".to_owned()
+    } else if let (Some(gate), Some(_)) = (&args.model.gate, &args.load.trace) {
+        format!("--gate is {gate}, expected none with --trace, whose choices replace a gate's")
     } else if args.load.steps.unwrap_or(STEPS) == 0 {
         "--steps is 0, expected at least 1".to_owned()
     } else if let Some(factor) = factors(args).iter().find(|f| !f.is_finite() || **f <= 0.0) {
@@ -150,7 +152,11 @@ fn batch(workload: &Workload, step: u64) -> Result<OverflowBatch, Failure> {
     let rows = ArcArray2::from_shape_vec((shape.tokens, shape.hidden), workload.rows(step));
     Ok(OverflowBatch {
         rows: rows.map_err(Failure::run)?,
-        input: StepInput::padded(workload.padding().map(<[bool]>::to_vec)),
+        input: StepInput {
+            token_ids: Some(workload.token_ids(step, shape.tokens)),
+            sequence: workload.sequence(),
+            ..StepInput::padded(workload.padding().map(<[bool]>::to_vec))
+        },
     })
 }
 
