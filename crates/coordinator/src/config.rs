@@ -7,7 +7,9 @@ use expertmesh_checkpoint::{LayerSource, LayerSpec};
 use expertmesh_exchange::{ExchangeKind, OnLoss, Target};
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
-use expertmesh_routing::{CapacityConfig, DepthRouter, Kind, ModelCapacity, Overflow, WeightDtype};
+use expertmesh_routing::{
+    BiasUpdate, CapacityConfig, DepthRouter, Kind, ModelCapacity, Overflow, WeightDtype,
+};
 use expertmesh_transport::LinkOptions;
 use expertmesh_wire::v1;
 
@@ -34,6 +36,8 @@ pub struct CoordinatorConfig {
     pub capacity: CapacityConfig,
     /// Seed of everything random in gate and capacity.
     pub seed: u64,
+    /// How a step moves the selection bias of its gate, if it does.
+    pub bias_update: Option<BiasUpdate>,
     /// Whether gates draw noise, and experts have their capacity of training.
     pub training: bool,
     /// Which tokens pass through the layer; `None`: all of them. The others go round it.
@@ -159,6 +163,10 @@ impl CoordinatorConfig {
         if spec.capacity.is_some() && self.depth.is_some() {
             let expected = "none, because the layer's own capacity rule counts every token";
             return Err(CoordinatorError::field("depth", "a router", expected));
+        }
+        if self.bias_update.is_some() && !spec.router.needs().selection_bias {
+            let expected = "none, because the gate selects without a bias";
+            return Err(CoordinatorError::field("bias_update", "a rate", expected));
         }
         if matches!(spec.router.kind, Kind::Soft { .. })
             && (spec.shared.is_some() || spec.weight_on_input)

@@ -1,7 +1,7 @@
 //! Bringing a cluster up: describe, configure and connect its workers.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use expertmesh_exchange::{
@@ -29,6 +29,8 @@ pub struct Coordinator {
     pub(crate) endpoints: Vec<v1::Endpoint>,
     pub(crate) session: u64,
     pub(crate) gate: Arc<Gate>,
+    /// The gate with the selection bias that steps have moved; `None` before the first.
+    pub(crate) moved_gate: Mutex<Option<Arc<Gate>>>,
     pub(crate) home: HomeExperts,
     pub(crate) table: HostTable,
     /// The same for policies that look at it: worker `w` is domain `w`.
@@ -130,6 +132,7 @@ impl Coordinator {
             table: HostTable::new(&config.placement).with_free(home.free()),
             limits,
             gate,
+            moved_gate: Mutex::new(None),
             home,
             compute,
             engine,

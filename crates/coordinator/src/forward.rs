@@ -1,13 +1,14 @@
 //! One step: hidden states in, outputs in token order out.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, Target, TrafficLedger};
 use expertmesh_experts::HomeRows;
 use expertmesh_kernels::{Format, round_bf16};
 use expertmesh_routing::{
-    Admission, AdmitContext, DepthRoute, Fate, Overflow, OverflowLedger, Route, SlotMix, admit,
+    Admission, AdmitContext, DepthRoute, Fate, Gate, Overflow, OverflowLedger, Route, SlotMix,
+    admit,
 };
 use expertmesh_telemetry::{StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
@@ -142,6 +143,7 @@ impl Coordinator {
         if mix.is_some() {
             around.mixed();
         }
+        self.move_bias(&route)?;
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
         let context = self.admit_context(step, &input);
@@ -324,7 +326,7 @@ impl Coordinator {
 
     fn gate_job(&self, step: u64, x: ArcArray2<f32>, input: &Arc<StepInput>) -> GateJob {
         GateJob {
-            gate: Arc::clone(&self.gate),
+            gate: self.current_gate(),
             x,
             input: Arc::clone(input),
             domains: Arc::clone(&self.domains),
@@ -333,6 +335,27 @@ impl Coordinator {
             layer: self.config.source.spec().layer,
             training: self.config.training,
         }
+    }
+
+    /// The gate as the steps so far have left it.
+    pub fn current_gate(&self) -> Arc<Gate> {
+        let moved = self.moved_gate.lock();
+        let moved = moved.unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(moved.as_ref().unwrap_or(&self.gate))
+    }
+
+    /// Moves the selection bias by what a step's tokens chose, where the run asks for it. Steps
+    /// under way at the same time move it in the order in which they were gated.
+    fn move_bias(&self, route: &Route) -> Result<(), CoordinatorError> {
+        let Some(update) = &self.config.bias_update else {
+            return Ok(());
+        };
+        let moved = self.moved_gate.lock();
+        let mut moved = moved.unwrap_or_else(PoisonError::into_inner);
+        let gate = moved.as_ref().unwrap_or(&self.gate);
+        let next = gate.with_moved_bias(update, &route.demand())?;
+        *moved = Some(Arc::new(next));
+        Ok(())
     }
 
     /// What a step is admitted under.

@@ -11,9 +11,12 @@ mod force;
 mod score;
 mod tensors;
 
+use std::sync::Arc;
+
 use expertmesh_kernels::PackedMatrix;
 
 use crate::{
+    bias::BiasUpdate,
     config::{Kind, RouterConfig},
     error::RoutingError,
     route::Route,
@@ -29,7 +32,7 @@ pub use tensors::Needs;
 #[derive(Debug)]
 pub struct Gate {
     /// `[E, H]`.
-    weight: PackedMatrix,
+    weight: Arc<PackedMatrix>,
     /// `[E]`, added to the product before it is rounded.
     bias: Option<Vec<f32>>,
     selector: Selector,
@@ -70,7 +73,7 @@ impl Gate {
         }
         let weight = tensors::prepare(selector.config(), weight)?;
         Ok(Self {
-            weight,
+            weight: Arc::new(weight),
             bias,
             selector,
             tensors: GateTensors::default(),
@@ -94,6 +97,30 @@ impl Gate {
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
         self.weight.bytes()
+    }
+
+    /// The same gate after `update` has moved its selection bias by the `loads` `[E]` of a step.
+    /// Its tensors are shared, not copied.
+    ///
+    /// # Errors
+    /// A gate that does not select by a bias, and what [`BiasUpdate::apply`] refuses.
+    pub fn with_moved_bias(
+        &self,
+        update: &BiasUpdate,
+        loads: &[u64],
+    ) -> Result<Self, RoutingError> {
+        Ok(Self {
+            weight: Arc::clone(&self.weight),
+            bias: self.bias.clone(),
+            selector: self.selector.with_moved_bias(update, loads)?,
+            tensors: self.tensors.clone(),
+        })
+    }
+
+    /// The selection bias `[E]`, of a gate that selects by one.
+    #[must_use]
+    pub fn selection_bias(&self) -> Option<&[f32]> {
+        self.selector.bias()
     }
 
     /// The part of the gate that comes after the product.

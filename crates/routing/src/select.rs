@@ -12,6 +12,7 @@ mod steps;
 use expertmesh_kernels::{Format, math, round_bf16, rows::add_bias};
 
 use crate::{
+    bias::BiasUpdate,
     config::{Groups, Post, RouterConfig, Select, WeightDtype},
     error::RoutingError,
 };
@@ -84,6 +85,26 @@ impl Selector {
     /// As [`Selector::new`].
     pub(crate) fn reconfigured(self, config: RouterConfig) -> Result<Self, RoutingError> {
         Self::new(config, self.bias)
+    }
+
+    /// The same selector after `update` has moved its bias by `loads`.
+    pub(crate) fn with_moved_bias(
+        &self,
+        update: &BiasUpdate,
+        loads: &[u64],
+    ) -> Result<Self, RoutingError> {
+        let mut moved = self.clone();
+        let Some(bias) = &mut moved.bias else {
+            let expected = "score plus bias, which is what the update moves";
+            let held = format!("{:?}", self.config.select);
+            return Err(RoutingError::config("select", held, expected));
+        };
+        update.apply(bias, loads)?;
+        Ok(moved)
+    }
+
+    pub(crate) fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
     }
 
     /// The shape of this router.

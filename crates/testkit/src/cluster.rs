@@ -9,7 +9,7 @@ use expertmesh_coordinator::{
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy};
-use expertmesh_routing::{CapacityConfig, DepthRouter, Kind};
+use expertmesh_routing::{BiasUpdate, CapacityConfig, DepthRouter, Kind};
 use expertmesh_transport::LinkOptions;
 use expertmesh_worker::WorkerConfig;
 
@@ -44,6 +44,8 @@ pub struct ClusterSpec {
     pub chunk_bytes: usize,
     /// Chunks under way at one host.
     pub credits: usize,
+    /// How steps move the selection bias.
+    pub bias_update: Option<BiasUpdate>,
     /// Whether gates draw their noise.
     pub training: bool,
     /// Compute threads of each endpoint.
@@ -80,6 +82,7 @@ impl ClusterSpec {
             deadline: Defaults::DEADLINE,
             chunk_bytes: Defaults::CHUNK_BYTES,
             credits: Defaults::CREDITS,
+            bias_update: None,
             training: false,
             threads: 1,
             options: LinkOptions::default(),
@@ -141,6 +144,7 @@ impl ClusterSpec {
             wire_dtype: self.wire_dtype,
             capacity: self.capacity,
             seed: 0,
+            bias_update: self.bias_update,
             training: self.training,
             depth: self.depth.clone(),
             force: self.force,

@@ -98,6 +98,7 @@ async fn forward(
         wire_dtype: Format::F32,
         capacity,
         seed: 0,
+        bias_update: None,
         training: false,
         depth: None,
         force: None,

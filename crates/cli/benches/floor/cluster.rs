@@ -100,6 +100,7 @@ impl Cluster {
             wire_dtype: Format::F32,
             capacity: CapacityConfig::default(),
             seed: 0,
+            bias_update: None,
             training: false,
             depth: None,
             force: None,

@@ -51,6 +51,10 @@ pub(crate) struct CapacityArgs {
     /// Gate weights of a token that lost a choice: keep, renormalise or zero [default: keep]
     #[arg(long, value_name = "RULE", value_parser = parsed::<WeightRule>)]
     pub(crate) drop_weights: Option<WeightRule>,
+    /// After each step move the gate's selection bias by this, towards experts of low load; for
+    /// gates that select by a bias, such as --gate sigmoid-bias
+    #[arg(long, value_name = "RATE", requires = "training", value_parser = rate)]
+    pub(crate) bias_rate: Option<f32>,
     /// Draw the gate's noise, and use the capacity factor of training
     #[arg(long)]
     pub(crate) training: bool,
@@ -116,6 +120,7 @@ impl CapacityArgs {
         push(argv, "--capacity-share", self.capacity_share);
         push(argv, "--queue-order", self.queue_order);
         push(argv, "--drop-weights", self.drop_weights);
+        push(argv, "--bias-rate", self.bias_rate);
         push_set(argv, "--training", self.training);
     }
 
@@ -128,6 +133,7 @@ impl CapacityArgs {
             ),
             ("--capacity-preset", self.capacity_preset.is_some()),
             ("--automatic-capacity", self.automatic_capacity),
+            ("--bias-rate", self.bias_rate.is_some()),
             ("--training", self.training),
         ];
         given
@@ -150,6 +156,13 @@ impl CapacityArgs {
             .into_iter()
             .find(|(_, given)| *given)
             .map(|(flag, _)| flag)
+    }
+}
+
+fn rate(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("expected a finite number above 0, such as 0.001".to_owned()),
     }
 }
 

@@ -8,7 +8,7 @@ use expertmesh_coordinator::Defaults;
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy};
-use expertmesh_routing::CapacityConfig;
+use expertmesh_routing::{BiasUpdate, CapacityConfig};
 
 use crate::args::capacity::CapacityArgs;
 use crate::args::values::{Combine, PlacementChoice, Wait, at_least_one, parsed, push};
@@ -53,6 +53,7 @@ pub(crate) struct StepOptions {
     pub(crate) placement: Placement,
     pub(crate) exchange: ExchangeKind,
     pub(crate) capacity: CapacityConfig,
+    pub(crate) bias_update: Option<BiasUpdate>,
     pub(crate) wire_dtype: Format,
     pub(crate) on_loss: OnLoss,
     pub(crate) deadline: Wait,
@@ -79,6 +80,7 @@ impl StepArgs {
             placement: self.place(experts, workers, seed)?,
             exchange: self.exchange.unwrap_or_default(),
             capacity,
+            bias_update: self.capacity.bias_rate.map(|rate| BiasUpdate { rate }),
             wire_dtype: self.wire_dtype.unwrap_or(dtype),
             on_loss: self.on_loss.unwrap_or_default(),
             deadline: self.deadline.unwrap_or(Wait(Defaults::DEADLINE)),

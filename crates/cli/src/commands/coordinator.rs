@@ -109,6 +109,7 @@ fn config(
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
         seed: model.seed,
+        bias_update: step.bias_update,
         training: step.capacity.training,
         force: args.force.kind(),
         on_loss: step.on_loss,

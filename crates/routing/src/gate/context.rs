@@ -1,6 +1,6 @@
 //! What a batch is routed under, and the tensors that some gates have besides their weight.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use expertmesh_kernels::PackedMatrix;
 
@@ -61,15 +61,15 @@ pub struct Cosine {
 }
 
 /// What only some gates have; made by `Gate::with_*`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct GateTensors {
     /// `[E, H]`.
-    pub(crate) noise_weight: Option<PackedMatrix>,
-    pub(crate) cosine: Option<Cosine>,
+    pub(crate) noise_weight: Option<Arc<PackedMatrix>>,
+    pub(crate) cosine: Option<Arc<Cosine>>,
     /// `[vocabulary, k]`.
-    pub(crate) token_table: Option<Vec<u32>>,
+    pub(crate) token_table: Option<Arc<Vec<u32>>>,
     /// `[E, E]`.
-    pub(crate) residual: Option<PackedMatrix>,
+    pub(crate) residual: Option<Arc<PackedMatrix>>,
 }
 
 // === impl GateContext ===

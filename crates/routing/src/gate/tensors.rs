@@ -1,5 +1,7 @@
 //! The tensors that only some gates have: which, and their shapes.
 
+use std::sync::Arc;
+
 use expertmesh_kernels::PackedMatrix;
 
 use super::{
@@ -61,7 +63,7 @@ impl Gate {
     pub fn with_noise_weight(mut self, weight: PackedMatrix) -> Result<Self, RoutingError> {
         let expected = [self.config().experts, self.hidden()];
         check_shape("noise_weight", &weight, expected)?;
-        self.tensors.noise_weight = Some(weight);
+        self.tensors.noise_weight = Some(Arc::new(weight));
         Ok(self)
     }
 
@@ -85,7 +87,7 @@ impl Gate {
             let (found, expected) = (cosine.temperature, "a finite number");
             return Err(RoutingError::config("cosine temperature", found, expected));
         }
-        self.tensors.cosine = Some(cosine);
+        self.tensors.cosine = Some(Arc::new(cosine));
         Ok(self)
     }
 
@@ -97,7 +99,7 @@ impl Gate {
     /// twice; its token is the token id.
     pub fn with_token_table(mut self, experts: Vec<u32>) -> Result<Self, RoutingError> {
         kinds::check_table("token_table", &experts, self.config())?;
-        self.tensors.token_table = Some(experts);
+        self.tensors.token_table = Some(Arc::new(experts));
         Ok(self)
     }
 
@@ -109,7 +111,7 @@ impl Gate {
     pub fn with_residual(mut self, weight: PackedMatrix) -> Result<Self, RoutingError> {
         let columns = self.config().columns();
         check_shape("residual", &weight, [columns, columns])?;
-        self.tensors.residual = Some(weight);
+        self.tensors.residual = Some(Arc::new(weight));
         Ok(self)
     }
 

@@ -3,10 +3,10 @@
 use expertmesh_checkpoint::{SyntheticLayer, SyntheticSpec};
 use expertmesh_coordinator::{StepInput, StepOutput};
 use expertmesh_kernels::Format;
-use expertmesh_routing::{Fate, Kind, RouterPreset};
+use expertmesh_routing::{BiasUpdate, Fate, Kind, RouterPreset};
 use expertmesh_testkit::{Cluster, ClusterSpec, Model, Parts, inputs, tensor};
 
-use crate::common::{EXCHANGES, same_bits, shape};
+use crate::common::{EXCHANGES, same_bits, shape, small};
 
 const TOKENS: usize = 37;
 const HIDDEN: usize = 64;
@@ -107,6 +107,42 @@ async fn every_gate_has_the_bits_of_its_choices_on_any_cluster() {
             "{preset}: only null experts are skipped"
         );
     }
+}
+
+/// A gate whose bias follows the load evens out, the same on any cluster.
+#[tokio::test]
+async fn an_online_bias_evens_out_the_load_of_steps() {
+    let model = model(&"sigmoid-bias".parse().unwrap());
+    // Rows that lean to one side of the gate: some experts are chosen by all.
+    let mut x = inputs(34, TOKENS, HIDDEN, Format::F32);
+    x.chunks_exact_mut(HIDDEN)
+        .for_each(|row| row[..8].fill(1.5));
+    let mut ends = Vec::new();
+    for workers in [1, 3] {
+        let mut spec = ClusterSpec::new(model.clone(), workers);
+        spec.bias_update = Some(BiasUpdate { rate: 0.02 });
+        let cluster = Cluster::start(spec).await;
+        let mut highest = Vec::new();
+        let mut last = Vec::new();
+        for _ in 0..60 {
+            let step = cluster.forward(&x).await.unwrap();
+            highest.push(step.route.demand().into_iter().max().unwrap());
+            last = step.output.into_raw_vec_and_offset().0;
+        }
+        let even = (TOKENS * 2 / 16) as u64;
+        assert!(highest[0] > 3 * even, "{highest:?}: nothing to even out");
+        assert!(highest[59] <= 2 * even + 1, "{highest:?}");
+        let gate = cluster.coordinator().current_gate();
+        ends.push((gate.selection_bias().unwrap().to_vec(), last));
+    }
+    assert_eq!(ends[0].0, ends[1].0, "the same bias");
+    same_bits(&ends[0].1, &ends[1].1, "the last step");
+    let plain = small(Format::F32);
+    let mut spec = ClusterSpec::new(plain, 1);
+    spec.bias_update = Some(BiasUpdate { rate: 0.1 });
+    let refused = spec.connect(vec!["127.0.0.1:1".to_owned()]).await;
+    let error = refused.map(drop).unwrap_err().to_string();
+    assert!(error.contains("bias_update"), "{error}");
 }
 
 #[tokio::test]

@@ -296,6 +296,7 @@ fn config(plan: &Plan, workers: Vec<String>) -> CoordinatorConfig {
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
         seed: plan.model.seed,
+        bias_update: None,
         training: step.capacity.training,
         depth: None,
         force: None,

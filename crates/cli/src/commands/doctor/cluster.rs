@@ -125,6 +125,7 @@ async fn drive_cluster(
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
         seed: 0,
+        bias_update: None,
         training: false,
         depth: None,
         force: None,

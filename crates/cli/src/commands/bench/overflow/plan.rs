@@ -218,6 +218,7 @@ impl Plan {
                 ..CapacityConfig::default()
             },
             seed: self.model.seed,
+            bias_update: None,
             training: step.capacity.training,
             depth: None,
             force: None,
