@@ -1,6 +1,7 @@
 //! The steps under way, and what reaches them from the streams.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub(crate) struct Engine {
     pub(crate) names: Arc<[String]>,
     pub(crate) pool: BufferPool,
     pub(crate) watchdog: Watchdog,
+    /// Whether this side closes the streams.
+    leaving: AtomicBool,
     streams: OnceLock<Mutex<Vec<Option<StreamHandle>>>>,
     outboxes: OnceLock<Vec<Option<Outbox>>>,
     /// Memory of earlier outputs.
@@ -65,6 +68,7 @@ impl Engine {
             names,
             pool: BufferPool::default(),
             watchdog: Watchdog::default(),
+            leaving: AtomicBool::new(false),
             streams: OnceLock::new(),
             outboxes: OnceLock::new(),
             outputs: Mutex::new(Vec::new()),
@@ -87,6 +91,7 @@ impl Engine {
 
     /// Closes the streams, whose sinks hold this engine.
     pub(crate) fn detach(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
         if let Some(streams) = self.streams.get() {
             streams
                 .lock()
@@ -234,7 +239,8 @@ impl Engine {
             }
             state.steps.keys().copied().collect()
         };
-        if !steps.is_empty() {
+        // Whoever closes the streams knows what becomes of the steps.
+        if !steps.is_empty() && !self.leaving.load(Ordering::Relaxed) {
             warn!(endpoint = self.names[endpoint as usize], %cause, "worker lost in mid-step");
         }
         steps.into_iter().for_each(|step| self.pump(step));
