@@ -1,7 +1,7 @@
 //! Routing traces: which experts the tokens of real or synthetic steps chose.
 //!
 //! A [`Trace`] holds one [`Record`] for each layer of each step, and is checked when it is made:
-//! whoever has one can index with what it says. Reading order: this file (the model), [`format`]
+//! whoever has one can index with what it says. Reading order: this file (the model), [`mod@format`]
 //! (which file is which, reading and writing), then a file for each format: `moetrace` (our own,
 //! exact), `csv` and `parquet` (a row for each choice, by way of `cells`), `megatron` and `sglang`
 //! (what those systems record). [`load`] holds loads without tokens, [`stats`] what a trace says.

@@ -62,7 +62,7 @@ pub struct WorkloadError {
 }
 
 /// Rows `[T, H]` that steer a gate whose orthonormal rows are `gate` `[E, H]` to `chosen` `[T, k]`
-/// in step `step`; [`NO_CHOICE`](crate::trace::NO_CHOICE) in slots that have none.
+/// in step `step`; [`NO_CHOICE`] in slots that have none.
 ///
 /// # Errors
 /// [`WorkloadError`]: tables that do not fit `shape`, or an expert that is not there.

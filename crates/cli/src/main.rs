@@ -5,7 +5,7 @@
 //!
 //! Reading order:
 //!
-//! 1. [`args`]: the commands and their flags; [`args::config_file`] reads the same flags from TOML.
+//! 1. [`args`]: the commands and their flags; `args::config_file` reads the same flags from TOML.
 //! 2. [`commands`]: one file for each command.
 //! 3. [`cluster`]: the processes of a cluster on this machine, and why none of them outlives us.
 //! 4. [`tensors`]: hidden states from files. [`report`]: where a report was taken. [`traces`]: where
