@@ -45,4 +45,4 @@ pub use forward::{StepOutput, StepTraffic};
 pub use input::{Replayed, StepInput};
 pub use service::{CoordinatorService, to_record};
 pub use stack::{Stack, StackOutput};
-pub use tables::{RoutingTables, SlotTables, to_route};
+pub use tables::{RoutingTables, SlotTables};

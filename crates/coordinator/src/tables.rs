@@ -140,20 +140,6 @@ impl SlotTables {
     }
 }
 
-/// The route and fates alone.
-///
-/// # Errors
-/// As [`RoutingTables::read`].
-pub fn to_route(
-    routing: &v1::Routing,
-    tokens: usize,
-    top_k: usize,
-    experts: usize,
-) -> Result<(Route, Vec<Fate>), String> {
-    let tables = RoutingTables::read(routing, tokens, top_k, experts)?;
-    Ok((tables.route, tables.fates))
-}
-
 fn words(name: &str, bytes: &[u8]) -> Result<Vec<u32>, String> {
     let (words, rest) = bytes.as_chunks::<4>();
     if rest.is_empty() {
