@@ -58,4 +58,16 @@ pub enum TelemetryError {
         /// Names in the recorder that it was to be merged into.
         expected: String,
     },
+    /// A lane of a trace that contradicts itself or its trace.
+    #[error("lanes[{lane}].{field} is {found}, expected {expected}; drop the trace or mend it")]
+    Lane {
+        /// Position of the lane.
+        lane: usize,
+        /// The field that is wrong.
+        field: &'static str,
+        /// What it held.
+        found: u64,
+        /// What it has to hold.
+        expected: String,
+    },
 }

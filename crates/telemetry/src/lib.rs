@@ -10,6 +10,7 @@
 //! 4. [`model`]: [`Report`] and everything below it, field for field the JSON of
 //!    `expertmesh.report/1`.
 //! 5. [`RunRecorder`]: takes one [`StepRecord`] a step and yields the [`Run`] of a report.
+//! 6. [`Trace`] and its [`Lane`]s: when each endpoint did what, in single steps.
 //!
 //! # Invariants
 //!
@@ -44,6 +45,7 @@ mod names;
 mod phase;
 pub mod recorder;
 pub mod spans;
+mod trace;
 
 pub use error::TelemetryError;
 pub use histogram::{Histogram, Latency};
@@ -54,3 +56,4 @@ pub use model::{
 };
 pub use phase::Phase;
 pub use recorder::{RunRecorder, StepRecord, bandwidth};
+pub use trace::{Lane, Trace};
