@@ -44,8 +44,6 @@ use std::ops::Range;
 pub use admission::Admission;
 pub(crate) use batch::Batch;
 pub use context::{AdmitContext, Domains, FreeExpert};
-#[cfg(test)]
-pub(crate) use ranked::drop_rank;
 
 use bins::Room;
 use queue::Queue;
@@ -124,7 +122,8 @@ fn admit_part(
         }
         Overflow::DropRandom => {
             let queue = Queue::new(batch, tokens);
-            let key = |choice| ranked::drawn(batch, choice);
+            let lots = ranked::lots(batch.context);
+            let key = |choice| ranked::drawn(batch, &lots, choice);
             ranked::keep_lowest(batch, &queue, taken, capacity, fates, key);
         }
         Overflow::DropPosition | Overflow::DropPrioritised => {

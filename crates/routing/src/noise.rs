@@ -43,7 +43,7 @@ pub enum Purpose {
     RSample = 2,
     /// Whether, or by which lottery, a token gets its second expert.
     SecondExpert = 3,
-    /// The order in which an expert that is full refuses choices.
+    /// The lots by which an expert that is full refuses choices: whole words, a lane is an expert.
     RandomDrop = 4,
 }
 
@@ -100,11 +100,16 @@ impl NoiseKey {
 // === impl Noise ===
 
 impl Noise {
+    /// The 32 random bits of one lane of one token: what every distribution is made of.
+    #[must_use]
+    pub fn word(&self, token: u64, lane: u32) -> u32 {
+        self.block(token, lane / 4)[lane as usize % 4]
+    }
+
     /// The value of one lane of one token.
     #[must_use]
     pub fn value(&self, distribution: Distribution, token: u64, lane: u32) -> f32 {
-        let word = self.block(token, lane / 4)[lane as usize % 4];
-        distribution.of(word)
+        distribution.of(self.word(token, lane))
     }
 
     /// The values of lanes 0, 1, … of one token: [`Noise::value`] at a quarter of the cost.

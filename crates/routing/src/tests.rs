@@ -10,6 +10,7 @@
 mod admission;
 mod bias;
 mod depth;
+mod documented;
 mod exit;
 mod fixtures;
 mod gate;

@@ -1,10 +1,13 @@
 //! Policies under which each expert keeps its best choices, wherever they stand in the queue.
 
 use super::{
-    Batch,
+    AdmitContext, Batch,
     queue::{Queue, serve},
 };
-use crate::route::Fate;
+use crate::{
+    noise::{Noise, NoiseKey, Purpose},
+    route::Fate,
+};
 
 /// Keeps, of each bin, the `capacity` choices of the lowest keys, ties to the first in the queue,
 /// and drops the rest. `demand` is the batch's, `[bins]`; it becomes a buffer.
@@ -55,31 +58,20 @@ pub(super) fn keep_lowest(
     }
 }
 
+/// The lots of a batch: a number for each token and expert, which depends on nothing else that is
+/// in the queue.
+pub(super) fn lots(context: &AdmitContext<'_>) -> Noise {
+    let key = NoiseKey {
+        seed: context.seed,
+        step: context.step,
+        layer: context.layer,
+    };
+    key.stream(Purpose::RandomDrop)
+}
+
 /// The lot of a choice.
-pub(super) fn drawn(batch: &Batch<'_>, choice: usize) -> u32 {
-    let context = batch.context;
+pub(super) fn drawn(batch: &Batch<'_>, lots: &Noise, choice: usize) -> u32 {
     let token = batch.route.place_of(choice).0 as u64;
-    let token = context.first_token.wrapping_add(token);
-    let expert = batch.route.experts[choice];
-    drop_rank(context.seed, context.step, context.layer, token, expert)
-}
-
-/// A number for each (seed, step, layer, token, expert), as good as uniform and independent: each
-/// is mixed in with splitmix64's function.
-pub(crate) fn drop_rank(seed: u64, step: u64, layer: u32, token: u64, expert: u32) -> u32 {
-    let fields = [step, u64::from(layer), token, u64::from(expert)];
-    let mixed =
-        fields.into_iter().fold(
-            mix(seed),
-            |state, field| mix(state.wrapping_add(mix(field))),
-        );
-    (mixed >> 32) as u32
-}
-
-/// The output function of splitmix64 (Steele, Lea and Flood 2014).
-fn mix(state: u64) -> u64 {
-    let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ (state >> 31)
+    let token = batch.context.first_token.wrapping_add(token);
+    lots.word(token, batch.route.experts[choice])
 }

@@ -51,6 +51,12 @@ fn the_stream_never_changes() {
     assert_eq!(noise.open_uniform(5, 6), 16_593_091.0 / 16_777_216.0);
     assert!((noise.normal(5, 6) - 2.291_242_2).abs() < 2e-6);
     assert!((noise.gumbel(5, 6) - 4.506_649_5).abs() < 2e-6);
+    let lots = KEY.stream(Purpose::RandomDrop);
+    assert_eq!(
+        [0, 1, 2].map(|lane| lots.word(0, lane)),
+        [0x2b7d_ef94, 0x1822_e63e, 0x6da0_5628]
+    );
+    assert_eq!(lots.word(7, 1), 0xba47_2595);
 }
 
 #[test]

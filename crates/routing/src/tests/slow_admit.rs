@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::{
     AdmitContext, CapacityConfig, CapacityFormula, CapacityScope, CapacityShare, Fate, FreeExpert,
-    Overflow, Priority, QueueOrder, Route, WeightRule, admit::drop_rank,
+    NoiseKey, Overflow, Priority, Purpose, QueueOrder, Route, WeightRule,
 };
 
 /// Every table filled, absent or not in the original.
@@ -213,7 +213,9 @@ fn admit_part(
         }
         Overflow::DropRandom => queue.sort_by_key(|choice| {
             let token = ctx.first_token + choice.token as u64;
-            drop_rank(ctx.seed, ctx.step, ctx.layer, token, choice.expert)
+            let (seed, step, layer) = (ctx.seed, ctx.step, ctx.layer);
+            let key = NoiseKey { seed, step, layer };
+            key.stream(Purpose::RandomDrop).word(token, choice.expert)
         }),
         _ => {}
     }
