@@ -11,7 +11,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{FAMILIES, Tensors, golden, variation};
+use common::{PLAIN, Tensors, golden, variation};
 use expertmesh_checkpoint::{Checkpoint, LayerSource, describe};
 use expertmesh_experts::Scratch;
 use expertmesh_kernels::Format;
@@ -91,7 +91,7 @@ fn sharded(case: &str, change: impl FnOnce(String) -> String) -> tempfile::TempD
 
 #[test]
 fn shards_give_the_same_bits_as_one_file() {
-    for case in FAMILIES {
+    for case in PLAIN {
         let split = sharded(case, |index| index);
         assert_eq!(
             answers(split.path(), Format::Bf16),
@@ -140,7 +140,7 @@ fn an_index_is_not_believed() {
 
 #[test]
 fn f32_arithmetic_on_bf16_weights_is_exact() {
-    for case in FAMILIES {
+    for case in PLAIN {
         let wide = variation(case, |tensors| *tensors = tensors.widened(Dtype::F32));
         assert_eq!(
             answers(wide.path(), Format::F32),

@@ -8,7 +8,8 @@
 
 mod common;
 
-use common::{CASES, golden, layer_of};
+use common::cases::{CASES, golden_layer};
+use common::golden;
 use expertmesh_checkpoint::{Checkpoint, Combine, LayerSource, TensorFile};
 use expertmesh_experts::Scratch;
 use expertmesh_kernels::{Format, bf16_round};
@@ -30,7 +31,7 @@ impl Case {
     fn open(name: &'static str, dtype: Format) -> Self {
         let directory = golden(name);
         let checkpoint = Checkpoint::open(&directory).unwrap();
-        let layer = checkpoint.layer(layer_of(name), dtype).unwrap();
+        let layer = checkpoint.layer(golden_layer(name), dtype).unwrap();
         let input = TensorFile::open(&directory.join("input.safetensors")).unwrap();
         let (shape, x) = input.f32("hidden_states").unwrap();
         assert_eq!(shape[2], layer.spec().hidden);

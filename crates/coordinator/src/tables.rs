@@ -44,63 +44,29 @@ impl RoutingTables {
         experts: usize,
     ) -> Result<Self, String> {
         let slots = SlotTables::read(routing, tokens)?;
-        let offsets = words("offsets", &routing.offsets)?;
-        let chosen = words("chosen_expert", &routing.chosen_expert)?;
         // Slots are routed instead of tokens, each to its one expert.
-        let (rows, width) = match slots {
-            None => (tokens, top_k),
-            Some(_) => (chosen.len(), 1),
+        let mut route = match slots {
+            None => Self::choices(routing, tokens, top_k, experts)?,
+            Some(_) => Self::choices(routing, routing.chosen_expert.len() / 4, 1, experts)?,
         };
-        let choices = match offsets.last() {
-            None => rows * width,
-            Some(_) if offsets.len() != rows + 1 => {
-                let held = offsets.len();
-                return Err(format!(
-                    "`offsets` holds {held} words, expected {}",
-                    rows + 1
-                ));
-            }
-            Some(last) => *last as usize,
-        };
-        let widest = offsets
-            .windows(2)
-            .map(|pair| pair[1].saturating_sub(pair[0]));
-        let widest = widest.max().map_or(width, |most| width.max(most as usize));
-        let weights = floats("gate_weight", &routing.gate_weight)?;
+        route.logits = floats("router_logits", &routing.router_logits)?;
         let executed = words("executed_expert", &routing.executed_expert)?;
         let combine_weights = match routing.combine_weight.is_empty() {
-            true => weights.clone(),
+            true => route.weights.clone(),
             false => floats("combine_weight", &routing.combine_weight)?,
         };
-        let logits = floats("router_logits", &routing.router_logits)?;
-        let scores = if slots.is_some() { 0 } else { rows * experts };
+        let choices = route.choices();
+        let scores = if slots.is_some() { 0 } else { tokens * experts };
         for (name, held, expected) in [
-            ("router_logits", logits.len(), scores),
-            ("chosen_expert", chosen.len(), choices),
+            ("router_logits", route.logits.len(), scores),
             ("executed_expert", executed.len(), choices),
-            ("gate_weight", weights.len(), choices),
             ("combine_weight", combine_weights.len(), choices),
             ("fate", routing.fate.len(), choices),
         ] {
-            if held != expected {
-                return Err(format!(
-                    "`{name}` holds {held} entries, expected {expected}"
-                ));
-            }
+            entries(name, held, expected)?;
         }
         let fates = routing.fate.iter().map(|byte| Fate::try_from(*byte));
         let fates = fates.collect::<Result<Vec<_>, _>>();
-        let route = Route {
-            tokens: rows,
-            top_k: widest,
-            offsets: (!offsets.is_empty()).then_some(offsets),
-            experts_total: experts,
-            logits,
-            experts: chosen,
-            weights,
-            padding: None,
-        };
-        route.check().map_err(|error| error.to_string())?;
         let executed = executed.into_iter();
         Ok(Self {
             route,
@@ -111,6 +77,47 @@ impl RoutingTables {
             combine_weights,
             slots,
         })
+    }
+
+    /// The choices alone, with their weights and without logits; what else the tables hold is not
+    /// looked at. Arguments as [`RoutingTables::read`]'s.
+    ///
+    /// # Errors
+    /// As [`RoutingTables::read`].
+    pub fn choices(
+        routing: &v1::Routing,
+        tokens: usize,
+        top_k: usize,
+        experts: usize,
+    ) -> Result<Route, String> {
+        let offsets = words("offsets", &routing.offsets)?;
+        let choices = match offsets.last() {
+            None => tokens * top_k,
+            Some(last) => {
+                entries("offsets", offsets.len(), tokens + 1)?;
+                *last as usize
+            }
+        };
+        let widest = offsets
+            .windows(2)
+            .map(|pair| pair[1].saturating_sub(pair[0]));
+        let widest = widest.max().map_or(top_k, |most| top_k.max(most as usize));
+        let chosen = words("chosen_expert", &routing.chosen_expert)?;
+        entries("chosen_expert", chosen.len(), choices)?;
+        let weights = floats("gate_weight", &routing.gate_weight)?;
+        entries("gate_weight", weights.len(), choices)?;
+        let route = Route {
+            tokens,
+            top_k: widest,
+            offsets: (!offsets.is_empty()).then_some(offsets),
+            experts_total: experts,
+            logits: Vec::new(),
+            experts: chosen,
+            weights,
+            padding: None,
+        };
+        route.check().map_err(|error| error.to_string())?;
+        Ok(route)
     }
 }
 
@@ -137,6 +144,15 @@ impl SlotTables {
             dispatch,
             combine,
         }))
+    }
+}
+
+fn entries(name: &str, held: usize, expected: usize) -> Result<(), String> {
+    match held == expected {
+        true => Ok(()),
+        false => Err(format!(
+            "`{name}` holds {held} entries, expected {expected}"
+        )),
     }
 }
 

@@ -5,39 +5,8 @@ use std::path::{Path, PathBuf};
 use expertmesh_checkpoint::TensorFile;
 use expertmesh_kernels::Format;
 
+use crate::cases::golden_layer;
 use crate::model::Model;
-
-/// The committed cases, most of them a family each.
-pub const FAMILIES: [&str; 23] = [
-    "dbrx",
-    "deepseek_v2_greedy",
-    "deepseek_v3",
-    "ernie4_5_moe",
-    "glm4_moe",
-    "gpt_oss",
-    "gpt_oss_mxfp4",
-    "granitemoe",
-    "hunyuan_v1_moe",
-    "jamba",
-    "jetmoe",
-    "lfm2_moe",
-    "llama4",
-    "minimax_m2",
-    "mixtral",
-    "nemotron_h",
-    "nllb_moe",
-    "olmoe",
-    "phimoe",
-    "qwen2_moe",
-    "qwen3_moe",
-    "qwen3_next",
-    "switch_transformers",
-];
-
-/// The layer of a case that has experts.
-pub fn golden_layer(case: &str) -> u32 {
-    u32::from(case != "nllb_moe")
-}
 
 /// One case: a layer, its input, and what the reference implementation computed.
 pub struct Golden {

@@ -26,6 +26,7 @@
 )]
 
 mod bus;
+mod cases;
 mod cluster;
 mod digest;
 mod fake;
@@ -36,10 +37,11 @@ mod reference;
 mod trap;
 
 pub use bus::{Bus, BusSetup, BusStep, Fault, FaultKind};
+pub use cases::{CASES, golden_layer};
 pub use cluster::{Cluster, ClusterSpec};
 pub use digest::{digest, inputs, tensor};
 pub use fake::{Answer, FakeWorker};
-pub use goldens::{FAMILIES, Golden, golden_dir, golden_layer};
+pub use goldens::{Golden, golden_dir};
 pub use model::Model;
 pub use node::Node;
 pub use reference::{Parts, through};

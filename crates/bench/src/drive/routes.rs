@@ -1,5 +1,6 @@
 //! The gate's choices in the answers of a coordinator, as a trace.
 
+use expertmesh_coordinator::RoutingTables;
 use expertmesh_routing::{Kind, Route};
 use expertmesh_wire::v1;
 use v1::model_source::Source;
@@ -13,20 +14,16 @@ use crate::workload::Batch;
 #[derive(Debug, Clone)]
 pub struct RouteLog {
     experts: u32,
-    /// Slots of a token, or more where a gate without a fixed number made more.
+    /// Choices of a token that the gate is asked for.
     top_k: usize,
     layer: u32,
     steps: Vec<Step>,
 }
 
-/// The tables of one step.
+/// The choices of one step, and whose they are.
 #[derive(Debug, Clone)]
 struct Step {
-    experts: Vec<u32>,
-    weights: Vec<f32>,
-    /// `[T + 1]`: where each token's choices begin.
-    offsets: Vec<usize>,
-    padding: Option<Vec<bool>>,
+    route: Route,
     ranks: Option<Vec<u32>>,
     token_ids: Option<Vec<u32>>,
 }
@@ -77,48 +74,28 @@ impl RouteLog {
         let routing = reply.routing.as_ref();
         let routing =
             routing.ok_or_else(|| DriveError::Answer("`routing` is missing".to_owned()))?;
-        let tokens = batch.tokens;
-        let offsets: Vec<usize> = match routing.offsets.is_empty() {
-            true => (0..=tokens).map(|token| token * self.top_k).collect(),
-            false => words("routing.offsets", &routing.offsets, tokens + 1)?
-                .map(|offset| offset as usize)
-                .collect(),
-        };
-        if offsets.first() != Some(&0) || !offsets.is_sorted() {
-            let error = "`routing.offsets` holds others, expected rising ones from 0";
-            return Err(DriveError::Answer(error.to_owned()));
-        }
-        let choices = offsets.last().copied().unwrap_or(0);
-        let experts = words("routing.chosen_expert", &routing.chosen_expert, choices)?;
-        let weights = words("routing.gate_weight", &routing.gate_weight, choices)?;
-        let longest = offsets.windows(2).map(|pair| pair[1] - pair[0]).max();
-        self.top_k = self.top_k.max(longest.unwrap_or(0));
+        let experts = self.experts as usize;
+        let route = RoutingTables::choices(routing, batch.tokens, self.top_k, experts);
+        let route = route.map_err(|error| DriveError::Answer(format!("routing: {error}")))?;
+        let replay = batch.replay;
         self.steps.push(Step {
-            experts: experts.collect(),
-            weights: weights.map(f32::from_bits).collect(),
-            offsets,
-            padding: batch.padding.map(<[bool]>::to_vec),
-            ranks: batch.replay.and_then(|replay| replay.ranks.clone()),
-            token_ids: batch.replay.and_then(|replay| replay.token_ids.clone()),
+            route: Route {
+                padding: batch.padding.map(<[bool]>::to_vec),
+                ..route
+            },
+            ranks: replay.and_then(|replay| replay.ranks.clone()),
+            token_ids: replay.and_then(|replay| replay.token_ids.clone()),
         });
         Ok(())
     }
 
     /// Keeps the choices of a step of this process.
     pub fn keep(&mut self, route: &Route) {
-        let offsets: Vec<usize> = match &route.offsets {
-            None => (0..=route.tokens)
-                .map(|token| token * route.top_k)
-                .collect(),
-            Some(offsets) => offsets.iter().map(|offset| *offset as usize).collect(),
-        };
-        let longest = offsets.windows(2).map(|pair| pair[1] - pair[0]).max();
-        self.top_k = self.top_k.max(longest.unwrap_or(0));
         self.steps.push(Step {
-            experts: route.experts.clone(),
-            weights: route.weights.clone(),
-            offsets,
-            padding: route.padding.clone(),
+            route: Route {
+                logits: Vec::new(),
+                ..route.clone()
+            },
             ranks: None,
             token_ids: None,
         });
@@ -135,6 +112,9 @@ impl RouteLog {
             experts,
             steps,
         } = self;
+        // A gate without a fixed number may have made more.
+        let widest = steps.iter().map(|step| step.route.top_k);
+        let top_k = widest.fold(top_k, usize::max);
         let header = Header {
             experts,
             top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
@@ -153,45 +133,27 @@ impl RouteLog {
 impl Step {
     /// The record of this step, tokens with fewer choices than `top_k` filled up.
     fn record(self, step: u64, layer: u32, top_k: usize) -> Record {
-        let tokens = self.offsets.len().saturating_sub(1);
-        let mut experts = vec![NO_CHOICE; tokens * top_k];
-        let mut weights = vec![0.0; tokens * top_k];
-        for (token, pair) in self.offsets.windows(2).enumerate() {
-            let is_padding = |padding: &Vec<bool>| padding.get(token) == Some(&true);
-            if self.padding.as_ref().is_some_and(is_padding) {
+        let route = self.route;
+        let mut experts = vec![NO_CHOICE; route.tokens * top_k];
+        let mut weights = vec![0.0; route.tokens * top_k];
+        let padding = route.padding.as_deref().unwrap_or_default();
+        for token in 0..route.tokens {
+            if padding.get(token) == Some(&true) {
                 continue;
             }
-            let (from, to) = (
-                pair[0]..pair[1],
-                token * top_k..token * top_k + pair[1] - pair[0],
-            );
-            experts[to.clone()].copy_from_slice(&self.experts[from.clone()]);
-            weights[to].copy_from_slice(&self.weights[from]);
+            let from = route.choices_of(token);
+            let to = token * top_k..token * top_k + from.len();
+            experts[to.clone()].copy_from_slice(&route.experts[from.clone()]);
+            weights[to].copy_from_slice(&route.weights[from]);
         }
         Record {
             step,
             layer,
-            tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            tokens: u32::try_from(route.tokens).unwrap_or(u32::MAX),
             ranks: self.ranks,
             token_ids: self.token_ids,
             experts,
             weights: Some(weights),
         }
     }
-}
-
-/// `bytes`, if they are `count` little-endian words.
-fn words<'a>(
-    name: &str,
-    bytes: &'a [u8],
-    count: usize,
-) -> Result<impl Iterator<Item = u32> + use<'a>, DriveError> {
-    let (words, rest) = bytes.as_chunks::<4>();
-    if !rest.is_empty() || words.len() != count {
-        let held = bytes.len();
-        let expected = count.saturating_mul(4);
-        let error = format!("`{name}` holds {held} bytes, expected {expected}");
-        return Err(DriveError::Answer(error));
-    }
-    Ok(words.iter().map(|word| u32::from_le_bytes(*word)))
 }

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "../../../testkit/src/cases.rs"]
+#[allow(unreachable_pub, reason = "public where it lives")]
+pub(crate) mod cases;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -9,39 +13,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 /// Cases whose weights are all BF16 in one layout, experts and gate by name.
-pub(crate) const FAMILIES: [&str; 4] = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"];
-
-/// Every committed case.
-pub(crate) const CASES: [&str; 23] = [
-    "dbrx",
-    "deepseek_v2_greedy",
-    "deepseek_v3",
-    "ernie4_5_moe",
-    "glm4_moe",
-    "gpt_oss",
-    "gpt_oss_mxfp4",
-    "granitemoe",
-    "hunyuan_v1_moe",
-    "jamba",
-    "jetmoe",
-    "lfm2_moe",
-    "llama4",
-    "minimax_m2",
-    "mixtral",
-    "nemotron_h",
-    "nllb_moe",
-    "olmoe",
-    "phimoe",
-    "qwen2_moe",
-    "qwen3_moe",
-    "qwen3_next",
-    "switch_transformers",
-];
-
-/// The layer that a case holds.
-pub(crate) fn layer_of(case: &str) -> u32 {
-    u32::from(case != "nllb_moe")
-}
+pub(crate) const PLAIN: [&str; 4] = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"];
 
 /// The directory of a committed golden case: a checkpoint with one layer of two.
 pub(crate) fn golden(case: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use expertmesh_coordinator::StepInput;
 use expertmesh_kernels::{Format, bf16_round};
 use expertmesh_placement::Placement;
-use expertmesh_testkit::{Cluster, ClusterSpec, FAMILIES, Golden, tensor};
+use expertmesh_testkit::{CASES, Cluster, ClusterSpec, Golden, tensor};
 
 use crate::common::{EXCHANGES, same_bits};
 
@@ -106,14 +106,14 @@ async fn weights_on_the_input_have_the_same_bits_over_a_lossy_wire() {
 
 #[tokio::test]
 async fn goldens_in_f32() {
-    for case in FAMILIES {
+    for case in CASES {
         through_clusters(case, Format::F32).await;
     }
 }
 
 #[tokio::test]
 async fn goldens_in_bf16() {
-    for case in FAMILIES {
+    for case in CASES {
         through_clusters(case, Format::Bf16).await;
     }
 }
