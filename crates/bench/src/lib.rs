@@ -7,13 +7,18 @@
 //! 3. [`drive`]: steps through a coordinator's public call, into a run of a report.
 //! 4. [`dispatch`]: the exchange beside its floor, interleaved in one process.
 //! 5. [`overflow`]: every overflow policy beside dropless, on the same batches.
+//! 6. [`calibrate`]: from measured configurations to the costs of a simulation.
+//! 7. [`validate`]: predictions beside measurements; [`published`]: beside the figures of others.
 //!
 //! **This crate does not know** how figures are drawn, or how processes are started.
 #![forbid(unsafe_code)]
 
+pub mod calibrate;
 pub mod dispatch;
 mod draw;
 pub mod drive;
 pub mod overflow;
+pub mod published;
 pub mod trace;
+pub mod validate;
 pub mod workload;

@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, coordinator, doctor, inspect, launch, run, trace, worker,
+    bench, completions, coordinator, doctor, inspect, launch, run, trace, validate, worker,
 };
 use crate::error::Failure;
 use crate::logging::LogFormat;
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Bench(bench::BenchArgs),
     /// Tell what a routing trace says; convert, sample and make traces
     Trace(trace::TraceArgs),
+    /// Hold predictions against measurements: those of others, or of this machine
+    Validate(validate::ValidateArgs),
     /// Tell what a checkpoint directory holds, and what each worker would load
     Inspect(inspect::InspectArgs),
     /// Check that this machine can run a cluster, and that it computes the right bits

@@ -8,6 +8,7 @@ pub(crate) mod inspect;
 pub(crate) mod launch;
 pub(crate) mod run;
 pub(crate) mod trace;
+pub(crate) mod validate;
 pub(crate) mod worker;
 
 use std::num::NonZeroUsize;
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Coordinator(args) => block_on(coordinator::run(*args)),
         Command::Bench(args) => bench::run(args, log_format),
         Command::Trace(args) => trace::run(&args),
+        Command::Validate(args) => validate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Completions(args) => completions::run(&args),

@@ -1,0 +1,12 @@
+//! From a few measured configurations to the costs that a simulation needs.
+//!
+//! Reading order:
+//!
+//! 1. [`Point`] and [`Domain`]: what is measured, and what is held out.
+//! 2. [`ExpertTimes`]: what a core does with one expert, alone and beside others.
+mod machine;
+mod point;
+pub(crate) mod search;
+
+pub use machine::{ExpertTimes, time_expert};
+pub use point::{Domain, LayerShape, Point};

@@ -1,0 +1,188 @@
+//! Configurations that are measured: a grid to learn from, and draws to be held out.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use expertmesh_exchange::ExchangeKind;
+use expertmesh_experts::{Activation, ExpertKind, ExpertSpec};
+use expertmesh_kernels::Format;
+use serde::{Deserialize, Serialize};
+
+use crate::draw::{below, generator, unit};
+
+/// Dimensions of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LayerShape {
+    /// Experts of the layer, E.
+    pub experts: usize,
+    /// Choices of a token, k.
+    pub top_k: usize,
+    /// Elements of a token row, H.
+    pub hidden: usize,
+    /// Inner size of a SwiGLU expert, F.
+    pub ffn: usize,
+}
+
+/// One configuration: what is launched, and what is simulated.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Point {
+    /// Worker processes.
+    pub workers: usize,
+    /// Token rows of a step.
+    pub tokens: usize,
+    /// The layer.
+    pub shape: LayerShape,
+    /// `star` or `all-to-all`, by name.
+    pub exchange: String,
+    /// Topology file or preset whose links are emulated; `None`: loopback as it is.
+    pub links: Option<String>,
+}
+
+/// What points may be drawn from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Fewest and most workers.
+    pub workers: (usize, usize),
+    /// Fewest and most tokens.
+    pub tokens: (usize, usize),
+    /// The layers.
+    pub shapes: Vec<LayerShape>,
+    /// Names of exchanges.
+    pub exchanges: Vec<String>,
+    /// Emulated links, beside loopback.
+    pub links: Vec<Option<String>>,
+}
+
+/// Tokens and workers of the grid; what lies between is for the held-out points.
+const GRID_TOKENS: [usize; 6] = [1, 4, 16, 64, 256, 1024];
+const GRID_WORKERS: [usize; 3] = [2, 4, 6];
+
+// === impl LayerShape ===
+
+impl LayerShape {
+    /// One expert of the layer.
+    pub fn expert(&self) -> ExpertSpec {
+        ExpertSpec {
+            hidden: self.hidden,
+            ffn: self.ffn,
+            kind: ExpertKind::Swiglu,
+            activation: Activation::Silu,
+            dtype: Format::F32,
+        }
+    }
+}
+
+impl fmt::Display for LayerShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            experts,
+            top_k,
+            hidden,
+            ffn,
+        } = self;
+        f.pad(&format!("{experts}x{hidden}x{ffn} top-{top_k}"))
+    }
+}
+
+// === impl Point ===
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let links = self.links.as_deref().unwrap_or("loopback");
+        write!(
+            f,
+            "{}, {} on {links}, {} workers, {} tokens",
+            self.shape, self.exchange, self.workers, self.tokens
+        )
+    }
+}
+
+// === impl Domain ===
+
+impl Default for Domain {
+    /// 2–6 workers, 1–1024 tokens, a small, a middle and a large layer, both exchanges, loopback.
+    fn default() -> Self {
+        let shape = |experts, top_k, hidden, ffn| LayerShape {
+            experts,
+            top_k,
+            hidden,
+            ffn,
+        };
+        Self {
+            workers: (2, 6),
+            tokens: (1, 1024),
+            shapes: vec![
+                shape(8, 2, 1024, 2816),
+                shape(16, 4, 512, 1024),
+                shape(32, 4, 256, 512),
+            ],
+            exchanges: [ExchangeKind::Star, ExchangeKind::AllToAll]
+                .map(|kind| kind.to_string())
+                .to_vec(),
+            links: vec![None],
+        }
+    }
+}
+
+impl Domain {
+    /// The points that a calibration measures, in ascending order.
+    pub fn grid(&self) -> Vec<Point> {
+        let mut points = BTreeSet::new();
+        for workers in self.within(&GRID_WORKERS, self.workers) {
+            for tokens in self.within(&GRID_TOKENS, self.tokens) {
+                for shape in &self.shapes {
+                    for exchange in &self.exchanges {
+                        points.insert(Point {
+                            workers,
+                            tokens,
+                            shape: *shape,
+                            exchange: exchange.clone(),
+                            links: None,
+                        });
+                    }
+                }
+            }
+        }
+        points.into_iter().collect()
+    }
+
+    /// `count` points outside `seen`, no two alike: tokens uniform in their logarithm, everything
+    /// else uniform. Fewer if the domain has no more.
+    pub fn held_out(&self, seen: &[Point], seed: u64, count: usize) -> Vec<Point> {
+        let mut random = generator(seed, 0);
+        let mut drawn: Vec<Point> = Vec::new();
+        // A domain may hold fewer points than are asked for.
+        for _ in 0..count * 64 {
+            if drawn.len() == count {
+                break;
+            }
+            let mut pick = |many: usize| below(&mut random, many as u64) as usize;
+            let workers = self.workers.0 + pick(self.workers.1 - self.workers.0 + 1);
+            let shape = self.shapes[pick(self.shapes.len())];
+            let exchange = self.exchanges[pick(self.exchanges.len())].clone();
+            let links = self.links[pick(self.links.len())].clone();
+            let (low, high) = (self.tokens.0 as f64, self.tokens.1 as f64);
+            let tokens = low * (high / low).powf(unit(&mut random));
+            let point = Point {
+                workers,
+                tokens: (tokens.round() as usize).clamp(self.tokens.0, self.tokens.1),
+                shape,
+                exchange,
+                links,
+            };
+            if !seen.contains(&point) && !drawn.contains(&point) {
+                drawn.push(point);
+            }
+        }
+        drawn
+    }
+
+    /// The values of a grid that the domain holds, and the domain's own ends.
+    fn within(&self, grid: &[usize], (low, high): (usize, usize)) -> BTreeSet<usize> {
+        let inside = grid
+            .iter()
+            .copied()
+            .filter(|one| (low..=high).contains(one));
+        inside.chain([low, high]).collect()
+    }
+}
