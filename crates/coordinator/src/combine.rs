@@ -189,18 +189,13 @@ fn combine_rows(
 }
 
 /// Positions in the route of the choices that were lost.
-pub(crate) fn lost_origins(exchange: &Exchange, kept: &[KeptChoices]) -> Vec<u32> {
+pub(crate) fn lost_origins(exchange: &Exchange, kept: &KeptChoices) -> Vec<u32> {
     match exchange {
-        Exchange::Star(run) => {
-            let origins = kept
-                .first()
-                .map(|kept| kept.origin.as_slice())
-                .unwrap_or_default();
-            run.lost()
-                .into_iter()
-                .map(|at| origins[at as usize])
-                .collect()
-        }
+        Exchange::Star(run) => run
+            .lost()
+            .into_iter()
+            .map(|at| kept.origin[at as usize])
+            .collect(),
         Exchange::AllToAll(run) => run.lost_origins(),
         Exchange::Floor(_) => Vec::new(),
     }

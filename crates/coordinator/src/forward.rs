@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError, Target, TrafficLedger};
+use expertmesh_exchange::{LossCause, Missing, StepError, StepMoments, TrafficLedger};
 use expertmesh_experts::HomeRows;
 use expertmesh_kernels::{Format, round_bf16};
 use expertmesh_routing::{
@@ -22,7 +22,7 @@ use crate::error::CoordinatorError;
 use crate::gate::{GateJob, Routed};
 use crate::input::StepInput;
 use crate::plan::Planned;
-use crate::record::{Moments, record};
+use crate::record::record;
 
 /// What a step gave.
 #[derive(Debug)]
@@ -124,10 +124,10 @@ impl Coordinator {
         x: ArcArray2<f32>,
         input: StepInput,
     ) -> Result<StepOutput, CoordinatorError> {
-        let mut at = Moments {
+        let mut at = StepMoments {
             begun,
             checked: monotonic_ns(),
-            ..Moments::default()
+            ..StepMoments::default()
         };
         let mut around = self.go_round(&x, &input).await?;
         let (mut input, tokens) = (input, x.nrows());
@@ -208,7 +208,7 @@ impl Coordinator {
             &exchange,
             &at,
             &ledger,
-            self.executed(&route, &admission),
+            self.table.executed(&route, &admission),
         );
         let overflow = OverflowLedger::tally(&route, &admission, &self.config.capacity, &context)?;
         debug_assert!(
@@ -271,57 +271,15 @@ impl Coordinator {
     ) -> Result<Vec<u32>, CoordinatorError> {
         let workers = 1..u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
         let down: Vec<(u32, LossCause)> = workers
-            .clone()
             .filter_map(|id| self.engine.down(id).map(|cause| (id, cause)))
             .collect();
-        let Some((first, cause)) = down.first() else {
-            return Ok(workers.collect());
-        };
-        let lost = |endpoint: u32, cause: &LossCause| StepError::Lost {
+        let missing = Missing {
             step,
-            endpoint,
-            name: self.endpoints[endpoint as usize].name.clone(),
-            cause: cause.clone(),
+            down: &down,
+            on_loss: self.config.on_loss,
+            names: &self.engine.names,
         };
-        if self.config.on_loss == OnLoss::Fail {
-            return Err(lost(*first, cause).into());
-        }
-        let is_down = |id: u32| down.iter().any(|(one, _)| *one == id);
-        for choice in 0..route.choices() {
-            let host = self.host_of(route, admission, choice);
-            if host.is_some_and(is_down) {
-                admission.fates[choice] = Fate::Lost;
-            }
-        }
-        let homes: Vec<u32> = workers.filter(|id| !is_down(*id)).collect();
-        if homes.is_empty() && self.config.exchange == ExchangeKind::AllToAll {
-            return Err(lost(*first, cause).into());
-        }
-        Ok(homes)
-    }
-
-    /// Choices computed by each worker.
-    fn executed(&self, route: &Route, admission: &Admission) -> Vec<u64> {
-        let mut counts = vec![0; self.endpoints.len() - 1];
-        for choice in 0..route.choices() {
-            if let Some(host) = self.host_of(route, admission, choice) {
-                counts[host as usize - 1] += 1;
-            }
-        }
-        counts
-    }
-
-    /// Endpoint of the worker that computes a choice; `None` if none does.
-    fn host_of(&self, route: &Route, admission: &Admission, choice: usize) -> Option<u32> {
-        if !matches!(admission.fates[choice], Fate::Computed | Fate::Rerouted) {
-            return None;
-        }
-        let target = Target {
-            expert: admission.executed(route, choice),
-            replica: admission.replica(choice),
-            wave: 0,
-        };
-        self.table.host(target.pack())
+        Ok(missing.settle(self.config.exchange, &self.table, route, admission)?)
     }
 
     fn gate_job(&self, step: u64, x: ArcArray2<f32>, input: &Arc<StepInput>) -> GateJob {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use expertmesh_checkpoint::Combine;
 use expertmesh_exchange::{
-    COORDINATOR, CombineRule, ExchangeKind, HomeRun, HomeSetup, KeptChoices, ShardPlan,
-    TrafficLedger, shard_ranges,
+    CombineRule, ExchangeKind, HomeRun, HomeSetup, KeptChoices, PlanRules, ShardPlan, StepMoments,
+    StepPlan, TrafficLedger,
 };
 use expertmesh_routing::{Admission, Route, WeightDtype};
 use expertmesh_transport::monotonic_ns;
@@ -15,12 +15,12 @@ use crate::connect::Coordinator;
 use crate::depth::Around;
 use crate::engine::Exchange;
 use crate::error::CoordinatorError;
-use crate::record::Moments;
 use crate::shards::{Shard, ShardsRun, ShardsSetup};
 
 /// A step on its way through [`Coordinator::forward`].
 pub(crate) struct Planned {
-    pub(crate) kept: Vec<KeptChoices>,
+    /// The choices of the coordinator's own shard: it has one in `star`.
+    pub(crate) kept: KeptChoices,
     pub(crate) ledger: TrafficLedger,
     pub(crate) exchange: Exchange,
 }
@@ -35,42 +35,31 @@ impl Coordinator {
         admission: &Admission,
         around: &Around,
         homes: &[u32],
-        at: &mut Moments,
+        at: &mut StepMoments,
     ) -> Result<Planned, CoordinatorError> {
         let kind = self.config.exchange;
-        let tokens = around.present(route.tokens);
-        let ranges = match kind {
-            ExchangeKind::Star => vec![(COORDINATOR, 0..tokens)],
-            ExchangeKind::AllToAll => homes
-                .iter()
-                .copied()
-                .zip(shard_ranges(tokens, homes.len()))
-                .filter(|(_, range)| !range.is_empty())
-                .collect(),
+        let rules = PlanRules {
+            kind,
+            homes,
+            table: &self.table,
+            limits: self.limits,
+            output_row_bytes: self.hidden() * self.rule().dtype.bytes(),
+            one_by_one: self.rule().one_by_one,
+            credits: self.config.credits,
         };
-        let kept: Vec<KeptChoices> = ranges
-            .iter()
-            .map(|(_, range)| {
-                let kept = around.kept(route, admission, range.clone());
-                match self.rule().one_by_one {
-                    true => kept.by_expert(),
-                    false => kept,
-                }
-            })
-            .collect();
-        let plans: Vec<ShardPlan> = ranges
-            .iter()
-            .zip(&kept)
-            .map(|((home, _), kept)| {
-                ShardPlan::new(*home, kept.as_kept(), &self.table, self.limits)
-            })
-            .collect();
+        let StepPlan {
+            shards,
+            ledger,
+            extents,
+        } = StepPlan::new(
+            |range| around.kept(route, admission, range),
+            around.present(route.tokens),
+            &rules,
+        );
         if kind == ExchangeKind::AllToAll {
-            plans.iter().try_for_each(|plan| self.check_shard(plan))?;
+            let mut plans = shards.iter().map(|shard| &shard.plan);
+            plans.try_for_each(|plan| self.check_shard(plan))?;
         }
-        let output_row = self.hidden() * self.rule().dtype.bytes();
-        let endpoints = self.endpoints.len();
-        let ledger = TrafficLedger::of_step(kind, &plans, endpoints, self.limits, output_row);
         at.planned = monotonic_ns();
         let tag = Tag {
             session: self.session,
@@ -83,6 +72,7 @@ impl Coordinator {
         let (started_ns, deadline_ns) = (at.planned, at.begun.saturating_add(budget));
         let names = Arc::clone(&self.engine.names);
         let (rule, on_loss) = (self.rule(), self.config.on_loss);
+        let mut kept = KeptChoices::default();
         let exchange = if kind == ExchangeKind::Star {
             let credits = self.config.credits;
             let setup = HomeSetup {
@@ -96,10 +86,11 @@ impl Coordinator {
                 names,
                 extents: Vec::new(),
             };
-            let plan = plans.into_iter().next();
-            let plan =
-                plan.ok_or_else(|| CoordinatorError::Internal("a star has one shard".into()))?;
-            Exchange::Star(Box::new(HomeRun::new(plan, setup)))
+            let shard = shards.into_iter().next();
+            let shard =
+                shard.ok_or_else(|| CoordinatorError::Internal("a star has one shard".into()))?;
+            kept = shard.kept;
+            Exchange::Star(Box::new(HomeRun::new(shard.plan, setup)))
         } else {
             let setup = ShardsSetup {
                 tag,
@@ -109,20 +100,15 @@ impl Coordinator {
                 deadline_ns,
                 on_loss,
                 names,
-                extents: ShardPlan::first_chunks(&plans, endpoints, self.config.credits),
+                extents,
             };
-            let shards =
-                ranges
-                    .into_iter()
-                    .zip(plans)
-                    .zip(&kept)
-                    .map(|(((_, tokens), plan), kept)| Shard {
-                        tokens,
-                        kept: kept.clone(),
-                        plan,
-                        packed_ns: started_ns,
-                        combined: None,
-                    });
+            let shards = shards.into_iter().map(|shard| Shard {
+                tokens: shard.tokens,
+                kept: shard.kept,
+                plan: shard.plan,
+                packed_ns: started_ns,
+                combined: None,
+            });
             Exchange::AllToAll(ShardsRun::new(shards.collect(), setup))
         };
         Ok(Planned {

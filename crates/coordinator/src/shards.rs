@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use expertmesh_exchange::{
     CombineRule, CombinedFrame, Conductor, ConductorAction, KeptChoices, LossCause, OnLoss,
-    ShardPlan, StepError, Timeline, write_shard,
+    ShardPlan, StepError, write_shard,
 };
 use expertmesh_transport::monotonic_ns;
 use expertmesh_wire::{BufferPool, FrameKind, FrameView, Header, RemoteError, Tag};
@@ -146,17 +146,6 @@ impl ShardsRun {
     /// Homes that did not answer in time.
     pub(crate) fn late(&self) -> impl Iterator<Item = (u32, LossCause)> + '_ {
         self.conductor.late()
-    }
-
-    /// The shard that came last, with its home's timeline and its arrival.
-    pub(crate) fn critical(&self) -> Option<(&Shard, Timeline, u64)> {
-        let back = self.shards.iter().filter_map(|shard| {
-            shard
-                .combined
-                .as_ref()
-                .map(|(combined, at)| (shard, combined.timeline, *at))
-        });
-        back.max_by_key(|(_, _, at)| *at)
     }
 
     fn pack(&mut self, at: usize, rows: &[f32], pool: &BufferPool) -> ShardAction {

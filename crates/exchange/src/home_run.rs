@@ -14,7 +14,7 @@ use crate::error::{LossCause, StepError};
 use crate::home::{Home, HomeAction};
 use crate::plan::index;
 use crate::shard_plan::{OWN, ShardPlan};
-use crate::timeline::Timeline;
+use crate::timeline::{HomeMoments, Timeline};
 
 /// What a [`HomeRun`] is told at its start.
 #[derive(Debug, Clone)]
@@ -80,13 +80,9 @@ pub struct HomeRun {
     home: Home,
     plan: ShardPlan,
     setup: HomeSetup,
-    /// `[chunks]` of the plan, as the next.
+    /// `[chunks]` of the plan.
     results: Vec<Option<FrameView>>,
-    packed_ns: Vec<u64>,
-    experts_ns: Vec<u64>,
-    /// Until when each host's experts are accounted for: chunks of one batch share its time.
-    counted_ns: Vec<u64>,
-    timeline: Timeline,
+    moments: HomeMoments,
 }
 
 // === impl RowSource ===
@@ -152,13 +148,7 @@ impl HomeRun {
         Self {
             home,
             results: vec![None; plan.chunks()],
-            packed_ns: vec![0; plan.chunks()],
-            experts_ns: vec![0; plan.hosts.len()],
-            counted_ns: vec![0; plan.hosts.len()],
-            timeline: Timeline {
-                first_result: u64::MAX,
-                ..Timeline::default()
-            },
+            moments: HomeMoments::new(setup.started_ns, plan.hosts.len(), plan.chunks()),
             plan,
             setup,
         }
@@ -214,35 +204,8 @@ impl HomeRun {
             return;
         }
         let at = self.plan.hosts[host].chunks.start + chunk;
-        let packed = self.packed_ns[at];
-        clock.observe(
-            packed,
-            header.times.received_ns,
-            header.times.sent_ns,
-            now_ns,
-        );
-        let start = self.setup.started_ns;
-        // A clock compared over a network may be off by its error: moments are kept in order.
-        let mut last = packed.max(start);
-        let mut local = |theirs: u64| {
-            last = clock.to_local(theirs).clamp(last, now_ns.max(last));
-            last - start
-        };
-        let received = local(header.times.received_ns);
-        let started = local(header.times.started_ns);
-        let computed = local(header.times.computed_ns);
-        let sent = local(header.times.sent_ns);
-        let counted = &mut self.counted_ns[host];
-        self.experts_ns[host] += computed.saturating_sub(started.max(*counted));
-        *counted = computed.max(*counted);
-        let line = &mut self.timeline;
-        line.dispatched = line.dispatched.max(received);
-        line.first_result = line.first_result.min(sent);
-        line.clock_error = line.clock_error.max(clock.error_ns());
-        line.critical = u64::from(endpoint);
-        line.packed = packed.saturating_sub(start);
-        (line.received, line.started, line.computed) = (received, started, computed);
-        line.arrived = now_ns.max(last) - start;
+        let host = (host, endpoint);
+        self.moments.answered(host, at, header.times, clock, now_ns);
         self.results[at] = Some(frame);
     }
 
@@ -313,12 +276,7 @@ impl HomeRun {
     /// Where the time went, once the outputs were there at `done_ns`; `shared_ns` was spent in
     /// shared experts.
     pub fn timeline(&self, done_ns: u64, shared_ns: u64) -> Timeline {
-        let mut line = self.timeline;
-        line.done = done_ns.saturating_sub(self.setup.started_ns);
-        line.shared = shared_ns;
-        line.longest_experts = self.experts_ns.iter().copied().max().unwrap_or(0);
-        line.first_result = line.first_result.min(line.done);
-        line
+        self.moments.timeline(done_ns, shared_ns)
     }
 
     /// The plan that this exchange follows.
@@ -372,7 +330,8 @@ impl HomeRun {
             rows.pack(header.format, self.setup.hidden as usize, tokens, slots);
         }
         let now = now_ns();
-        self.packed_ns[self.plan.hosts[host].chunks.start + chunk] = now;
+        let at = self.plan.hosts[host].chunks.start + chunk;
+        self.moments.packed(at, now);
         header.times.sent_ns = now;
         header.budget_ns = self.setup.deadline_ns.saturating_sub(now);
         writer.set_header(&header);

@@ -22,6 +22,24 @@ pub struct Cohort {
     pub patience_ns: u64,
 }
 
+/// A batch closes at this many choices: beyond it, reading weights no longer dominates.
+pub const BATCH_CHOICES: usize = 4096;
+
+/// Chunks that cost less do not wait for their cohort: timers count milliseconds, and a wait must not
+/// last longer than what it may save.
+pub const PATIENT_FROM_NS: u64 = 1_000_000;
+
+/// Rough speed of one core, for choices of where and when only: multiply-adds count two.
+const FLOPS_PER_NS: u64 = 40;
+/// Rough speed of reading weights and copying rows, for the same choices.
+const BYTES_PER_NS: u64 = 8;
+
+/// What computing a chunk alone will roughly cost, nanoseconds: arithmetic or the reading of its
+/// experts' weights, whichever is longer, and the copying of `row_bytes` of results.
+pub fn estimate_ns(flops: u64, weight_bytes: u64, row_bytes: u64) -> u64 {
+    (flops / FLOPS_PER_NS).max(weight_bytes / BYTES_PER_NS) + row_bytes / BYTES_PER_NS
+}
+
 /// Queues chunks of rows and hands them to the experts in batches.
 ///
 /// The homes of a step send to a host at about the same time, and computing the first chunk alone
@@ -66,6 +84,25 @@ enum Patience {
 
 /// Cohorts are remembered for chunks that come late, and forgotten beyond this number.
 const MOST_COHORTS: usize = 64;
+
+// === impl Cohort ===
+
+impl Cohort {
+    /// The cohort of a chunk that [`estimate_ns`] says costs `cost_ns` to compute alone: it waits
+    /// as long, unless it is cheap.
+    pub fn new(step: u64, chunks: u32, cost_ns: u64) -> Self {
+        let patience_ns = if cost_ns < PATIENT_FROM_NS {
+            0
+        } else {
+            cost_ns
+        };
+        Self {
+            step,
+            chunks,
+            patience_ns,
+        }
+    }
+}
 
 // === impl Host ===
 

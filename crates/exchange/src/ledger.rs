@@ -55,9 +55,9 @@ impl TrafficLedger {
 
     /// The ledger of a step: rows and results of every shard, and for `all-to-all` the shards
     /// themselves. `output_row_bytes` is the size of a combined output row.
-    pub fn of_step(
+    pub fn of_step<'a>(
         kind: ExchangeKind,
-        shards: &[ShardPlan],
+        shards: impl IntoIterator<Item = &'a ShardPlan>,
         endpoints: usize,
         limits: Limits,
         output_row_bytes: usize,
@@ -67,7 +67,7 @@ impl TrafficLedger {
             row: limits.row_bytes,
             output_row: output_row_bytes,
         };
-        for shard in shards.iter().filter(|shard| shard.tokens > 0) {
+        for shard in shards.into_iter().filter(|shard| shard.tokens > 0) {
             if kind == ExchangeKind::AllToAll {
                 ledger.shard(shard, sizes);
             }

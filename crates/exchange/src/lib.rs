@@ -7,7 +7,7 @@
 //! Reading order:
 //!
 //! 1. [`Target`], [`HostTable`], [`ShardPlan`]: route + placement → rows for each expert host, cut to chunks.
-//! 2. [`TrafficLedger`]: the messages, rows and bytes that follow from plans, and from nothing else.
+//! 2. [`StepPlan`]: the plans of all homes of a step, and [`TrafficLedger`]: the messages, rows and bytes that follow from plans, and from nothing else.
 //! 3. [`Home`]: the machine of an endpoint that is home to tokens: sends rows within its credits,
 //!    waits for results, meets the deadline.
 //! 4. [`Conductor`]: the machine of a coordinator whose shards have homes elsewhere
@@ -16,7 +16,7 @@
 //!    long one waits for the others of its step.
 //! 6. [`HomeRun`], [`ShardFrame`], [`CombinedFrame`], [`RowsJob`]: the bytes beside the machines:
 //!    packing, checking what arrives, combining in slot order.
-//! 7. [`ClockMap`], [`Timeline`]: moments of several clocks on one line.
+//! 7. [`ClockMap`], [`Timeline`], [`Way`]: moments of several clocks on one line, and what a step cost.
 //!
 //! Laws held here: a plan, and so the ledger, is a function of (routes, placement, exchange)
 //! alone: chunks are cut by the plan, never by credits or timing. Combine adds in slot order, in
@@ -35,8 +35,10 @@ mod host;
 mod jobs;
 mod ledger;
 mod plan;
+mod record;
 mod shard_plan;
 mod shard_run;
+mod step_plan;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -46,16 +48,18 @@ pub use clock::ClockMap;
 pub use combine::CombineRule;
 pub use conductor::{Conductor, ConductorAction};
 pub use error::{LossCause, StepError};
-pub use home::{Home, HomeAction};
+pub use home::{Home, HomeAction, home_deadline_ns};
 pub use home_run::{Beside, HomeRun, HomeSetup, Outgoing, RowSource};
-pub use host::{Cohort, Host, HostAction};
+pub use host::{BATCH_CHOICES, Cohort, Host, HostAction, PATIENT_FROM_NS, estimate_ns};
 pub use jobs::{RowsJob, error_frame};
 pub use ledger::{LinkCell, TrafficLedger};
 pub use plan::{HostTable, Kept, KeptChoices, Limits, shard_ranges};
+pub use record::{ShardMoments, StepMoments, Way};
 pub use shard_plan::{Chunk, HostPlan, HostRows, OwnChoice, ShardPlan};
 pub use shard_run::{CombinedFrame, ShardFrame, write_combined, write_shard};
+pub use step_plan::{Missing, PlanRules, ShardOf, StepPlan};
 pub use target::Target;
-pub use timeline::Timeline;
+pub use timeline::{HomeMoments, Timeline};
 
 use std::fmt;
 use std::str::FromStr;

@@ -218,7 +218,11 @@ impl ShardPlan {
 
     /// Chunks that the homes of `plans` together send to each endpoint before their `credits` are
     /// used up, by endpoint id.
-    pub fn first_chunks(plans: &[Self], endpoints: usize, credits: usize) -> Vec<u32> {
+    pub fn first_chunks<'a>(
+        plans: impl IntoIterator<Item = &'a Self>,
+        endpoints: usize,
+        credits: usize,
+    ) -> Vec<u32> {
         let mut chunks = vec![0; endpoints];
         for plan in plans {
             for at in 0..plan.hosts.len() {

@@ -1,5 +1,9 @@
 //! Where the time of a home's exchange went.
 
+use expertmesh_wire::Times;
+
+use crate::clock::ClockMap;
+
 /// Moments of one home's exchange, nanoseconds since its start on its own clock.
 ///
 /// The chain `packed ≤ received ≤ started ≤ computed ≤ arrived ≤ done` belongs to the chunk whose
@@ -31,6 +35,25 @@ pub struct Timeline {
     pub shared: u64,
     /// How far off the hosts' moments may be.
     pub clock_error: u64,
+}
+
+/// What a home remembers of its chunks until its [`Timeline`] is told.
+#[derive(Debug, Clone)]
+pub struct HomeMoments {
+    started_ns: u64,
+    /// `[chunks]` of the plan.
+    packed_ns: Vec<u64>,
+    /// `[hosts]` of the plan.
+    experts: Vec<HostExperts>,
+    line: Timeline,
+}
+
+/// The time of one host's experts.
+#[derive(Debug, Clone, Copy, Default)]
+struct HostExperts {
+    took_ns: u64,
+    /// Until when they are accounted for: chunks of one batch share its time.
+    counted_ns: u64,
 }
 
 const FIELDS: usize = 12;
@@ -119,5 +142,75 @@ impl Timeline {
             self.shared,
             self.clock_error,
         ]
+    }
+}
+
+// === impl HomeMoments ===
+
+impl HomeMoments {
+    /// A home that started at `started_ns` with a plan of so many hosts and chunks.
+    pub fn new(started_ns: u64, hosts: usize, chunks: usize) -> Self {
+        Self {
+            started_ns,
+            packed_ns: vec![0; chunks],
+            experts: vec![HostExperts::default(); hosts],
+            line: Timeline {
+                first_result: u64::MAX,
+                ..Timeline::default()
+            },
+        }
+    }
+
+    /// Chunk `chunk`, counted over all hosts, was packed.
+    pub fn packed(&mut self, chunk: usize, now_ns: u64) {
+        self.packed_ns[chunk] = now_ns;
+    }
+
+    /// The results of a chunk were here at `now_ns`: `host` is the position of `endpoint` in the
+    /// plan, `times` are the host's, on its own clock.
+    pub fn answered(
+        &mut self,
+        (host, endpoint): (usize, u32),
+        chunk: usize,
+        times: Times,
+        clock: &mut ClockMap,
+        now_ns: u64,
+    ) {
+        let packed = self.packed_ns[chunk];
+        clock.observe(packed, times.received_ns, times.sent_ns, now_ns);
+        let start = self.started_ns;
+        // A clock compared over a network may be off by its error: moments are kept in order.
+        let mut last = packed.max(start);
+        let mut local = |theirs: u64| {
+            last = clock.to_local(theirs).clamp(last, now_ns.max(last));
+            last - start
+        };
+        let received = local(times.received_ns);
+        let started = local(times.started_ns);
+        let computed = local(times.computed_ns);
+        let sent = local(times.sent_ns);
+        let experts = &mut self.experts[host];
+        experts.took_ns += computed.saturating_sub(started.max(experts.counted_ns));
+        experts.counted_ns = computed.max(experts.counted_ns);
+        let line = &mut self.line;
+        line.dispatched = line.dispatched.max(received);
+        line.first_result = line.first_result.min(sent);
+        line.clock_error = line.clock_error.max(clock.error_ns());
+        line.critical = u64::from(endpoint);
+        line.packed = packed.saturating_sub(start);
+        (line.received, line.started, line.computed) = (received, started, computed);
+        line.arrived = now_ns.max(last) - start;
+    }
+
+    /// Where the time went, once the outputs were there at `done_ns`; `shared_ns` was spent in
+    /// shared experts.
+    pub fn timeline(&self, done_ns: u64, shared_ns: u64) -> Timeline {
+        let mut line = self.line;
+        line.done = done_ns.saturating_sub(self.started_ns);
+        line.shared = shared_ns;
+        let longest = self.experts.iter().map(|experts| experts.took_ns).max();
+        line.longest_experts = longest.unwrap_or(0);
+        line.first_result = line.first_result.min(line.done);
+        line
     }
 }

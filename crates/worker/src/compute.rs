@@ -14,11 +14,6 @@ use rayon::prelude::*;
 /// enough that a hot expert's rows spread over the threads.
 const BLOCK_ROWS: usize = 128;
 
-/// Rough speed of one core, for choices of where and when only: multiply-adds count two.
-const FLOPS_PER_NS: u64 = 40;
-/// Rough speed of reading weights and copying rows, for the same choices.
-const BYTES_PER_NS: u64 = 8;
-
 /// One row's way through its expert.
 struct RowTask<'a> {
     from: &'a [u8],
@@ -43,8 +38,7 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// What computing a job alone will roughly cost, nanoseconds: arithmetic or the reading of its
-/// experts' weights, whichever is longer, and the copying of its rows.
+/// What computing a job alone will roughly cost, nanoseconds.
 pub(crate) fn estimate_ns(job: &RowsJob, experts: &[Option<Arc<dyn Expert>>]) -> u64 {
     let row_bytes = job.frame.header.row_bytes() as u64;
     let mut read = vec![false; experts.len()];
@@ -59,7 +53,7 @@ pub(crate) fn estimate_ns(job: &RowsJob, experts: &[Option<Arc<dyn Expert>>]) ->
         }
     }
     let rows = job.choices() as u64 * row_bytes;
-    (flops / FLOPS_PER_NS).max(bytes / BYTES_PER_NS) + rows / BYTES_PER_NS
+    expertmesh_exchange::estimate_ns(flops, bytes, rows)
 }
 
 /// Computes every choice of `jobs`; the result frames come in the order of the jobs.

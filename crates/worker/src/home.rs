@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use expertmesh_exchange::{
     Beside, COORDINATOR, HomeRun, HomeSetup, LossCause, Outgoing, RowSource, ShardFrame, ShardPlan,
-    StepError, error_frame, write_combined,
+    StepError, error_frame, home_deadline_ns, write_combined,
 };
 use expertmesh_experts::{HomeRows, INLINE_NS, decode_rows, for_each_row_block};
 use expertmesh_telemetry::spans;
@@ -18,10 +18,6 @@ use tracing::{debug, debug_span};
 
 use crate::compute::guarded;
 use crate::session::{Session, ToSelf, field};
-
-/// Part of the coordinator's budget that a home takes for itself: the rest is for the way back,
-/// so that a home can still say which peer was late before it is called late itself.
-const BUDGET_SHARE: (u64, u64) = (3, 4);
 
 /// Multiply-adds of a combine per nanosecond, for the choice between inline and pool only.
 const ADDS_PER_NS: u64 = 6;
@@ -82,8 +78,7 @@ impl Session {
                 credits: layer.credits,
                 on_loss: layer.on_loss,
                 started_ns: received_ns,
-                deadline_ns: received_ns
-                    .saturating_add(request.budget_ns / BUDGET_SHARE.1 * BUDGET_SHARE.0),
+                deadline_ns: home_deadline_ns(received_ns, request.budget_ns),
                 names: Arc::clone(&layer.names),
                 extents: shard.extents.clone(),
             },

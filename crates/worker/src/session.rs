@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use expertmesh_exchange::{
-    ClockMap, Cohort, CombineRule, Host, HostAction, HostTable, Limits, LossCause, OnLoss, RowsJob,
-    error_frame,
+    BATCH_CHOICES, ClockMap, Cohort, CombineRule, Host, HostAction, HostTable, Limits, LossCause,
+    OnLoss, RowsJob, error_frame,
 };
 use expertmesh_experts::{ComputePool, Expert, HomeExperts};
 use expertmesh_telemetry::spans;
@@ -20,13 +20,6 @@ use tracing::{debug, debug_span, warn};
 use crate::compute::{estimate_ns, guarded, run_batch};
 use crate::floor::Floors;
 use crate::home::HomeSlot;
-
-/// A batch closes at this many choices: beyond it, reading weights no longer dominates.
-const BATCH_CHOICES: usize = 4096;
-
-/// Chunks that cost less do not wait for their cohort: timers count milliseconds, and a wait must not
-/// last longer than what it may save.
-const PATIENT_FROM_NS: u64 = 1_000_000;
 
 /// What is fixed when a session is configured.
 pub(crate) struct Layer {
@@ -238,15 +231,7 @@ impl Session {
             let mut state = self.state();
             let key = state.next_job;
             state.next_job += 1;
-            let cohort = Cohort {
-                step: header.tag.step,
-                chunks: header.extent,
-                patience_ns: if cost_ns < PATIENT_FROM_NS {
-                    0
-                } else {
-                    cost_ns
-                },
-            };
+            let cohort = Cohort::new(header.tag.step, header.extent, cost_ns);
             state.host.on_rows(key, job.choices(), cohort, received_ns);
             let pending = Pending {
                 job,

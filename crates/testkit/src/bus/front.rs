@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use expertmesh_exchange::{
     Beside, COORDINATOR, ClockMap, CombinedFrame, Conductor, ConductorAction, ExchangeKind,
-    HomeRun, HomeSetup, KeptChoices, LossCause, Outgoing, RowSource, ShardPlan, StepError,
-    TrafficLedger, shard_ranges, write_shard,
+    HomeRun, HomeSetup, KeptChoices, LossCause, Outgoing, PlanRules, RowSource, ShardOf, ShardPlan,
+    StepError, StepPlan, TrafficLedger, write_shard,
 };
 use expertmesh_experts::Scratch;
 use expertmesh_routing::{Admission, Fate, Route, admit};
@@ -62,28 +62,32 @@ impl<'a> Front<'a> {
         let setup = &bus.setup;
         let admission = admit(&route, &setup.capacity, &bus.admit_context());
         let admission = admission.expect("a route");
-        let workers = setup.placement.workers();
-        let ranges: Vec<(u32, Range<usize>)> = match setup.exchange {
-            ExchangeKind::Star => vec![(COORDINATOR, 0..route.tokens)],
-            ExchangeKind::AllToAll => (1..)
-                .zip(shard_ranges(route.tokens, workers))
-                .filter(|(_, range)| !range.is_empty())
-                .collect(),
+        let workers = u32::try_from(setup.placement.workers()).expect("few workers");
+        let rules = PlanRules {
+            kind: setup.exchange,
+            homes: &(1..=workers).collect::<Vec<u32>>(),
+            table: &bus.table,
+            limits: bus.limits,
+            output_row_bytes: bus.parts.spec.hidden * bus.rule.dtype.bytes(),
+            one_by_one: bus.rule.one_by_one,
+            credits: setup.credits,
         };
-        let kept: Vec<KeptChoices> = ranges
-            .iter()
-            .map(|(_, range)| KeptChoices::new(&route, &admission, range.clone()))
-            .collect();
-        let mut plans: Vec<ShardPlan> = ranges
-            .iter()
-            .zip(&kept)
-            .map(|((home, _), kept)| ShardPlan::new(*home, kept.as_kept(), &bus.table, bus.limits))
-            .collect();
-        let output_row = bus.parts.spec.hidden * bus.rule.dtype.bytes();
-        let endpoints = bus.table.endpoints();
-        let planned =
-            TrafficLedger::of_step(setup.exchange, &plans, endpoints, bus.limits, output_row);
-        let extents = ShardPlan::first_chunks(&plans, endpoints, setup.credits);
+        let plan = StepPlan::new(
+            |range| KeptChoices::new(&route, &admission, range),
+            route.tokens,
+            &rules,
+        );
+        let mut plans: Vec<ShardPlan> = Vec::new();
+        let shard = |shard: ShardOf| {
+            plans.push(shard.plan);
+            Shard {
+                home: shard.home,
+                tokens: shard.tokens,
+                kept: shard.kept,
+                combined: None,
+            }
+        };
+        let shards: Vec<Shard> = plan.shards.into_iter().map(shard).collect();
         let deadline_ns = now_ns + setup.deadline_ns;
         let kind = match setup.exchange {
             ExchangeKind::Star => Kind::Star(Box::new(HomeRun::new(
@@ -91,7 +95,7 @@ impl<'a> Front<'a> {
                 home_setup(bus, TAG, now_ns, deadline_ns),
             ))),
             ExchangeKind::AllToAll => {
-                let homes: Vec<u32> = ranges.iter().map(|(home, _)| *home).collect();
+                let homes: Vec<u32> = shards.iter().map(|shard| shard.home).collect();
                 let (step, names, on_loss) = (TAG.step, &bus.names, setup.on_loss);
                 Kind::AllToAll(Conductor::new(
                     step,
@@ -103,27 +107,18 @@ impl<'a> Front<'a> {
                 ))
             }
         };
-        let shards = ranges
-            .into_iter()
-            .zip(kept)
-            .map(|((home, tokens), kept)| Shard {
-                home,
-                tokens,
-                kept,
-                combined: None,
-            });
         Self {
             bus,
             route,
-            planned,
+            planned: plan.ledger,
             outcome: None,
             x,
             admission,
-            shards: shards.collect(),
+            shards,
             kind,
-            clocks: vec![ClockMap::unknown(); endpoints],
-            gone: vec![false; endpoints],
-            extents,
+            clocks: vec![ClockMap::unknown(); bus.table.endpoints()],
+            gone: vec![false; bus.table.endpoints()],
+            extents: plan.extents,
         }
     }
 

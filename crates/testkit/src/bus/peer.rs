@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use expertmesh_exchange::{
     Beside, COORDINATOR, ClockMap, Cohort, HomeRun, HomeSetup, Host, HostAction, Outgoing,
-    RowSource, RowsJob, ShardFrame, ShardPlan, StepError, error_frame, write_combined,
+    RowSource, RowsJob, ShardFrame, ShardPlan, StepError, error_frame, home_deadline_ns,
+    write_combined,
 };
 use expertmesh_experts::Scratch;
 use expertmesh_kernels::{decode_row, encode_row};
@@ -224,7 +225,7 @@ impl<'a> Peer<'a> {
             shard: self.id,
             ..header.tag
         };
-        let deadline_ns = received_ns + header.budget_ns / 4 * 3;
+        let deadline_ns = home_deadline_ns(received_ns, header.budget_ns);
         let setup = HomeSetup {
             extents: shard.extents.clone(),
             ..home_setup(self.bus, tag, received_ns, deadline_ns)
