@@ -5,7 +5,7 @@
 //! ([`Coordinator::floor`]). Both see the same machine in the same minute, so their ratio says what
 //! our logic costs; the absolute figures belong to the machine and the hour.
 
-use expertmesh_coordinator::{Coordinator, CoordinatorError, StepOutput};
+use expertmesh_coordinator::{Coordinator, CoordinatorError, StepInput, StepOutput};
 use expertmesh_telemetry::{ExpertOverflow, RunRecorder, TelemetryError};
 use ndarray::ArcArray2;
 
@@ -18,6 +18,8 @@ pub struct DispatchPlan {
     pub warmup: usize,
     /// Batches `[tokens, hidden]`, used in turn.
     pub batches: Vec<ArcArray2<f32>>,
+    /// Rounds, the last ones, whose steps come with their lanes.
+    pub lane_rounds: usize,
 }
 
 /// An error of the dispatch bench.
@@ -56,7 +58,11 @@ pub async fn measure(
         let batch = batches
             .next()
             .ok_or(DispatchError::Nothing { field: "batches" })?;
-        let step = coordinator.forward(batch.clone(), None).await?;
+        let input = StepInput {
+            want_lanes: plan.warmup + plan.rounds - round <= plan.lane_rounds,
+            ..StepInput::default()
+        };
+        let step = coordinator.forward_in(batch.clone(), input).await?;
         let floor_ns = coordinator.floor(&step.traffic.ledger).await?;
         if round >= plan.warmup {
             recorder.record(&step.record)?;

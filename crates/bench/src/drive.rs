@@ -4,14 +4,16 @@
 //! before the clock starts and its output hashed after the clock has stopped. What a step cost is
 //! what the coordinator says ([`v1::StepReport`]), so a client's distance from it adds nothing.
 //!
-//! [`Meter`] adds up the answers of any client, [`RouteLog`] keeps what the gate chose in them;
-//! [`drive`] calls, meters and keeps.
+//! [`Meter`] adds up the answers of any client, [`RouteLog`] keeps what the gate chose in them,
+//! [`LaneLog`] when endpoints did what; [`drive`] calls, meters and keeps.
 
+mod lanes;
 mod meter;
 mod routes;
 #[cfg(test)]
 mod tests;
 
+pub use lanes::LaneLog;
 pub use meter::{Meter, identity};
 pub use routes::RouteLog;
 
@@ -42,6 +44,9 @@ pub struct DriveOptions {
     /// Also ask for the routing tables of every step, and keep those of recorded steps as a trace.
     /// They travel to the client behind the step, whose figures they do not touch.
     pub want_routing: bool,
+    /// Also keep the lanes of so many recorded steps, the last ones. They are made when a step has
+    /// ended.
+    pub lane_steps: u64,
 }
 
 /// What a drive measured.
@@ -53,6 +58,8 @@ pub struct Driven {
     pub skew: Skew,
     /// What the gate chose in them, where that was asked for.
     pub trace: Option<Trace>,
+    /// When endpoints did what in the last steps, where that was asked for.
+    pub lanes: Option<expertmesh_telemetry::Trace>,
 }
 
 /// Why a drive ended.
@@ -108,12 +115,18 @@ pub async fn drive(
     }
     let before = traffic(&client, &warmup).await;
     let mut meter = Meter::new(cluster);
+    let mut lanes = LaneLog::new(cluster);
     for step in 0..options.steps {
         let mut request = request(workload, cluster, step, &mut rows);
         request.want_routing = options.want_routing;
+        request.want_lanes = options.steps - step <= options.lane_steps;
+        let want_lanes = request.want_lanes;
         let started = Instant::now();
         let reply = client.forward(request).await?;
         meter.record(&reply, started.elapsed())?;
+        if want_lanes {
+            lanes.record(&reply)?;
+        }
         if let Some(log) = &mut log {
             log.record(&reply, &workload.batch(step))?;
         }
@@ -138,6 +151,7 @@ pub async fn drive(
         run: meter.finish(identity, options.warmup),
         skew,
         trace: trace.map(|log| log.finish(source, seed)).transpose()?,
+        lanes: (options.lane_steps > 0).then(|| lanes.finish()),
     })
 }
 

@@ -10,7 +10,7 @@ use expertmesh_routing::{
     Admission, AdmitContext, DepthRoute, Fate, Gate, Overflow, OverflowLedger, Route, SlotMix,
     admit,
 };
-use expertmesh_telemetry::{StepRecord, spans};
+use expertmesh_telemetry::{Lane, StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
 use ndarray::{ArcArray2, Array2};
 use tracing::{Instrument as _, debug_span, info_span};
@@ -21,6 +21,7 @@ use crate::engine::Exchange;
 use crate::error::CoordinatorError;
 use crate::gate::{GateJob, Routed};
 use crate::input::StepInput;
+use crate::lanes::lanes;
 use crate::plan::Planned;
 use crate::record::record;
 
@@ -46,6 +47,8 @@ pub struct StepOutput {
     pub record: StepRecord,
     /// What was sent.
     pub traffic: StepTraffic,
+    /// When each endpoint did what, if the input asked for it.
+    pub lanes: Vec<Lane>,
 }
 
 /// What a step sent, and who held it up.
@@ -210,6 +213,10 @@ impl Coordinator {
             &ledger,
             self.table.executed(&route, &admission),
         );
+        let lanes = match input.want_lanes {
+            true => lanes(&self.engine, &exchange, &at, &ledger, step),
+            false => Vec::new(),
+        };
         let overflow = OverflowLedger::tally(&route, &admission, &self.config.capacity, &context)?;
         debug_assert!(
             overflow.check_conservation().is_ok(),
@@ -229,6 +236,7 @@ impl Coordinator {
             overflow,
             record,
             traffic,
+            lanes,
         })
     }
 

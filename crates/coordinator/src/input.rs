@@ -24,6 +24,8 @@ pub struct StepInput {
     pub at_step: Option<u64>,
     /// The choices of an earlier run, for a gate that replays.
     pub replay: Option<Replayed>,
+    /// Whether [`StepOutput::lanes`](crate::StepOutput::lanes) are wanted.
+    pub want_lanes: bool,
 }
 
 /// Choices of an earlier run.
@@ -123,6 +125,7 @@ impl StepInput {
             first_token: request.first_token,
             at_step: request.at_step,
             replay,
+            want_lanes: request.want_lanes,
             ..Self::default()
         })
     }

@@ -8,9 +8,10 @@
 //!    `plan` says who sends what, `combine` adds up what came back.
 //! 4. `engine`: the steps under way, and the frames and losses that reach them.
 //! 5. `shards`: the coordinator's side of `all-to-all`.
-//! 6. `record`: moments and plans → the [`StepRecord`](expertmesh_telemetry::StepRecord) of a step.
-//! 7. `service`: the public `Forward` call; [`to_record`] and [`RoutingTables`] (in `tables`)
-//!    are its client's inverse.
+//! 6. `record`: moments and plans → the [`StepRecord`](expertmesh_telemetry::StepRecord) of a step,
+//!    and `lanes`: → when each endpoint did what.
+//! 7. `service`: the public `Forward` call; [`to_record`], [`to_lanes`] and [`RoutingTables`] (in
+//!    `tables`) are its client's inverse.
 //! 8. [`Stack`] (in `stack`): several layers, one after another; `depth` has the tokens that go
 //!    round a layer.
 //! 9. `floor`: the same messages without the work, and `capacity`: another rule for the steps to
@@ -30,6 +31,7 @@ mod floor;
 mod forward;
 mod gate;
 mod input;
+mod lanes;
 mod plan;
 mod record;
 mod service;
@@ -43,6 +45,6 @@ pub use connect::Coordinator;
 pub use error::CoordinatorError;
 pub use forward::{StepOutput, StepTraffic};
 pub use input::{Replayed, StepInput};
-pub use service::{CoordinatorService, to_record};
+pub use service::{CoordinatorService, to_lanes, to_record};
 pub use stack::{Stack, StackOutput};
 pub use tables::{RoutingTables, SlotTables};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use expertmesh_exchange::OnLoss;
 use expertmesh_kernels::{Format, NUMERICS};
 use expertmesh_routing::Fate;
-use expertmesh_telemetry::{Phase, StepRecord};
+use expertmesh_telemetry::{Lane, Phase, StepRecord};
 use expertmesh_transport::{CoordinatorControl, boot_id};
 use expertmesh_wire::{RemoteError, check_protocol, format_to_wire, protocol_version, v1};
 use ndarray::ArcArray2;
@@ -214,6 +214,18 @@ pub(crate) fn report(step: &StepOutput) -> v1::StepReport {
         overflow: Some(overflow(step)),
         critical_endpoint: step.traffic.critical_endpoint,
         choices_per_endpoint: record.choices_per_worker.clone(),
+        lanes: step.lanes.iter().map(lane).collect(),
+    }
+}
+
+fn lane(lane: &Lane) -> v1::Lane {
+    v1::Lane {
+        endpoint: lane.endpoint,
+        phase: lane.phase.name().to_owned(),
+        begin_ns: lane.begin_ns,
+        end_ns: lane.end_ns,
+        peer: lane.peer,
+        bytes: lane.bytes,
     }
 }
 
@@ -271,4 +283,21 @@ pub fn to_record(report: &v1::StepReport, endpoints: usize) -> StepRecord {
         }
     }
     record
+}
+
+/// The lanes that a [`v1::StepReport`] carries; phases that this build does not know are left out.
+pub fn to_lanes(report: &v1::StepReport) -> Vec<Lane> {
+    let lanes = report.lanes.iter().filter_map(|lane| {
+        Some(Lane {
+            endpoint: lane.endpoint,
+            phase: lane.phase.parse().ok()?,
+            step: report.step,
+            begin_ns: lane.begin_ns,
+            end_ns: lane.end_ns,
+            peer: lane.peer,
+            bytes: lane.bytes,
+            predicted: false,
+        })
+    });
+    lanes.collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use expertmesh_kernels::{Format, decode_row, encode_row};
-use expertmesh_wire::{BufferPool, FrameKind, FrameView, FrameWriter, Header, Tag};
+use expertmesh_wire::{BufferPool, FrameKind, FrameView, FrameWriter, Header, Tag, encoded_len};
 
 use crate::OnLoss;
 use crate::clock::ClockMap;
@@ -14,7 +14,7 @@ use crate::error::{LossCause, StepError};
 use crate::home::{Home, HomeAction};
 use crate::plan::index;
 use crate::shard_plan::{OWN, ShardPlan};
-use crate::timeline::{HomeMoments, Timeline};
+use crate::timeline::{ChunkWay, HomeMoments, Timeline};
 
 /// What a [`HomeRun`] is told at its start.
 #[derive(Debug, Clone)]
@@ -80,8 +80,9 @@ pub struct HomeRun {
     home: Home,
     plan: ShardPlan,
     setup: HomeSetup,
-    /// `[chunks]` of the plan.
+    /// `[chunks]` of the plan, as the next.
     results: Vec<Option<FrameView>>,
+    ways: Vec<ChunkWay>,
     moments: HomeMoments,
 }
 
@@ -148,6 +149,7 @@ impl HomeRun {
         Self {
             home,
             results: vec![None; plan.chunks()],
+            ways: vec![ChunkWay::default(); plan.chunks()],
             moments: HomeMoments::new(setup.started_ns, plan.hosts.len(), plan.chunks()),
             plan,
             setup,
@@ -205,7 +207,12 @@ impl HomeRun {
         }
         let at = self.plan.hosts[host].chunks.start + chunk;
         let host = (host, endpoint);
-        self.moments.answered(host, at, header.times, clock, now_ns);
+        let times = header.times;
+        let there = self.moments.answered(host, at, times, clock, now_ns);
+        let way = &mut self.ways[at];
+        way.result_bytes = encoded_len(frame.index.len() / 4, frame.rows.len()) as u64;
+        (way.received, way.started, way.computed) = (there.received, there.started, there.computed);
+        (way.left, way.arrived) = (there.left, there.arrived);
         self.results[at] = Some(frame);
     }
 
@@ -279,6 +286,12 @@ impl HomeRun {
         self.moments.timeline(done_ns, shared_ns)
     }
 
+    /// The ways of the chunks whose results came back, host after host, on the local clock.
+    pub fn ways(&self) -> impl Iterator<Item = ChunkWay> + '_ {
+        let back = self.ways.iter().zip(&self.results);
+        back.filter_map(|(way, result)| result.as_ref().map(|_| *way))
+    }
+
     /// The plan that this exchange follows.
     pub fn plan(&self) -> &ShardPlan {
         &self.plan
@@ -292,6 +305,7 @@ impl HomeRun {
         pool: &BufferPool,
         now_ns: &impl Fn() -> u64,
     ) -> Bytes {
+        let began = now_ns();
         let plan = self.plan.host(host);
         let piece = &plan.chunks[chunk];
         let first_wave = plan.chunks.iter().take_while(|chunk| chunk.wave == 0);
@@ -332,6 +346,13 @@ impl HomeRun {
         let now = now_ns();
         let at = self.plan.hosts[host].chunks.start + chunk;
         self.moments.packed(at, now);
+        self.ways[at] = ChunkWay {
+            endpoint: plan.endpoint,
+            began,
+            packed: now,
+            request_bytes: encoded_len(words, piece.rows.len() * row_bytes) as u64,
+            ..ChunkWay::default()
+        };
         header.times.sent_ns = now;
         header.budget_ns = self.setup.deadline_ns.saturating_sub(now);
         writer.set_header(&header);

@@ -59,7 +59,7 @@ pub use shard_plan::{Chunk, HostPlan, HostRows, OwnChoice, ShardPlan};
 pub use shard_run::{CombinedFrame, ShardFrame, write_combined, write_shard};
 pub use step_plan::{Missing, PlanRules, ShardOf, StepPlan};
 pub use target::Target;
-pub use timeline::{HomeMoments, Timeline};
+pub use timeline::{ChunkWay, HomeMoments, HostTimes, Timeline};
 
 use std::fmt;
 use std::str::FromStr;

@@ -37,6 +37,47 @@ pub struct Timeline {
     pub clock_error: u64,
 }
 
+/// The way of one chunk, from its home and back: moments on the home's clock, nanoseconds, each not
+/// before the one above it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChunkWay {
+    /// Endpoint id of the host.
+    pub endpoint: u32,
+    /// The home began to pack it.
+    pub began: u64,
+    /// It was handed to the transport.
+    pub packed: u64,
+    /// The host had it.
+    pub received: u64,
+    /// The host's experts began.
+    pub started: u64,
+    /// They had finished.
+    pub computed: u64,
+    /// The results were handed to the transport.
+    pub left: u64,
+    /// The home had them.
+    pub arrived: u64,
+    /// Encoded bytes of the request.
+    pub request_bytes: u64,
+    /// Encoded bytes of the results.
+    pub result_bytes: u64,
+}
+
+/// Moments at a host as its home sees them, on the home's clock, nanoseconds, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostTimes {
+    /// The host had the rows.
+    pub received: u64,
+    /// Its experts began.
+    pub started: u64,
+    /// They had finished.
+    pub computed: u64,
+    /// The results were handed to the transport.
+    pub left: u64,
+    /// The home had them.
+    pub arrived: u64,
+}
+
 /// What a home remembers of its chunks until its [`Timeline`] is told.
 #[derive(Debug, Clone)]
 pub struct HomeMoments {
@@ -167,7 +208,7 @@ impl HomeMoments {
     }
 
     /// The results of a chunk were here at `now_ns`: `host` is the position of `endpoint` in the
-    /// plan, `times` are the host's, on its own clock.
+    /// plan, `times` are the host's, on its own clock. Returns them on the home's.
     pub fn answered(
         &mut self,
         (host, endpoint): (usize, u32),
@@ -175,7 +216,7 @@ impl HomeMoments {
         times: Times,
         clock: &mut ClockMap,
         now_ns: u64,
-    ) {
+    ) -> HostTimes {
         let packed = self.packed_ns[chunk];
         clock.observe(packed, times.received_ns, times.sent_ns, now_ns);
         let start = self.started_ns;
@@ -200,6 +241,13 @@ impl HomeMoments {
         line.packed = packed.saturating_sub(start);
         (line.received, line.started, line.computed) = (received, started, computed);
         line.arrived = now_ns.max(last) - start;
+        HostTimes {
+            received: start + received,
+            started: start + started,
+            computed: start + computed,
+            left: start + sent,
+            arrived: start + line.arrived,
+        }
     }
 
     /// Where the time went, once the outputs were there at `done_ns`; `shared_ns` was spent in

@@ -1,9 +1,11 @@
 //! Durations that can be merged across threads, workers and processes.
 
+mod distribution;
 mod encoding;
 #[cfg(test)]
 mod tests;
 
+pub use self::distribution::Distribution;
 use crate::TelemetryError;
 use serde::{Deserialize, Serialize};
 

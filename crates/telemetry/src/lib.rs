@@ -6,7 +6,8 @@
 //! 1. [`Phase`]: the parts of a step, in the order in which a token meets them.
 //! 2. [`spans`] and [`metrics`]: the names under which steps and phases appear in traces and in
 //!    scraped metrics.
-//! 3. [`Histogram`] and [`Latency`]: durations, mergeable across processes, and their summary.
+//! 3. [`Histogram`], [`Latency`] and [`Distribution`]: durations, mergeable across processes, their
+//!    summary and their shape.
 //! 4. [`model`]: [`Report`] and everything below it, field for field the JSON of
 //!    `expertmesh.report/1`.
 //! 5. [`RunRecorder`]: takes one [`StepRecord`] a step and yields the [`Run`] of a report.
@@ -48,7 +49,7 @@ pub mod spans;
 mod trace;
 
 pub use error::TelemetryError;
-pub use histogram::{Histogram, Latency};
+pub use histogram::{Distribution, Histogram, Latency};
 pub use model::{
     Balance, CombineKind, Communication, Environment, ExchangeKind, ExpertOverflow, Identity,
     LatencyUs, Load, LoadMode, Network, OverflowEvents, OverflowReport, Report, Run, SCHEMA, Shape,

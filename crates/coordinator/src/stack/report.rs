@@ -105,6 +105,7 @@ fn add(all: &mut v1::StepReport, one: &v1::StepReport) {
         }
     }
     all.traffic = links.into_values().collect();
+    all.lanes.extend_from_slice(&one.lanes);
     all.local_bytes += one.local_bytes;
     all.saved_by_dedup_bytes += one.saved_by_dedup_bytes;
     add_each(&mut all.choices_per_endpoint, &one.choices_per_endpoint);

@@ -208,6 +208,7 @@ pub(crate) fn edge(endpoints: usize, size: u64, us: f64, text: &str) -> Run {
             phases,
             residual_share: Some(-us),
             clock_error_us: Some(us),
+            distribution: BTreeMap::new(),
         },
         communication: Communication {
             payload_bytes: size,

@@ -1,7 +1,7 @@
 //! How long steps took.
 
 use super::first_bad;
-use crate::Latency;
+use crate::{Distribution, Latency};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -28,6 +28,9 @@ pub struct LatencyUs {
     /// phases `send`, `queue` and `return` carry it. Absent where one clock timed everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_error_us: Option<f64>,
+    /// The shape of `step` and `exchange`, by name; empty where nobody kept it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub distribution: BTreeMap<String, Distribution>,
 }
 
 // === impl LatencyUs ===
@@ -52,6 +55,12 @@ impl LatencyUs {
                     .map(|(name, latency)| (format!("phases.{name}"), latency)),
             )
             .find_map(|(name, latency)| Some(format!("latency_us.{name}.{}", bad_field(latency)?)))
+            .or_else(|| {
+                let (name, _) = self.distribution.iter().find(|(_, distribution)| {
+                    distribution.edges.iter().any(|edge| !edge.is_finite())
+                })?;
+                Some(format!("latency_us.distribution.{name}"))
+            })
             .or_else(|| {
                 first_bad([
                     ("latency_us.residual_share", self.residual_share),

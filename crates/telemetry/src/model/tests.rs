@@ -106,7 +106,7 @@ fn the_json_is_the_schema_key_for_key() {
     assert_eq!(run["load"]["mode"], "closed");
     expect(
         &run["latency_us"],
-        "step exchange dispatch combine phases residual_share",
+        "step exchange dispatch combine phases residual_share distribution",
     );
     let latency = "count min mean p50 p90 p95 p99 p999 max";
     expect(&run["latency_us"]["step"], latency);

@@ -66,6 +66,11 @@ impl RunRecorder {
             ),
             clock_error_us: (self.sums.clock_error_ns > 0)
                 .then(|| self.sums.clock_error_ns as f64 / 1000.0),
+            distribution: [("step", &self.step), ("exchange", &self.exchange)]
+                .into_iter()
+                .filter(|(_, samples)| samples.count() > 0)
+                .map(|(name, samples)| (name.to_owned(), samples.distribution()))
+                .collect(),
         }
     }
 
@@ -135,6 +140,11 @@ fn sources(run: &Run, clock: Source) -> BTreeMap<String, Source> {
         (
             "latency_us.clock_error_us",
             run.latency_us.clock_error_us.is_some(),
+            clock,
+        ),
+        (
+            "latency_us.distribution",
+            !run.latency_us.distribution.is_empty(),
             clock,
         ),
         (

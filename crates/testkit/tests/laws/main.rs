@@ -15,6 +15,7 @@ mod depth;
 mod frames;
 mod gates;
 mod goldens;
+mod lanes;
 mod ledger;
 mod loss;
 mod overflow;

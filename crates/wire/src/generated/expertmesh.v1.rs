@@ -342,6 +342,9 @@ pub struct ForwardRequest {
     /// The choices of an earlier run, for a gate that replays.
     #[prost(message, optional, tag = "11")]
     pub replay: ::core::option::Option<Replay>,
+    /// Also return the lanes of the step.
+    #[prost(bool, tag = "12")]
+    pub want_lanes: bool,
 }
 /// Choices of an earlier run, \[tokens, top_k\] in slot order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -430,6 +433,29 @@ pub struct StepReport {
     /// Choices computed by each worker, by endpoint id.
     #[prost(uint64, repeated, tag = "14")]
     pub choices_per_endpoint: ::prost::alloc::vec::Vec<u64>,
+    /// When each endpoint did what, if that was asked for.
+    #[prost(message, repeated, tag = "15")]
+    pub lanes: ::prost::alloc::vec::Vec<Lane>,
+}
+/// A stretch of time that an endpoint spent in a phase, on the coordinator's clock.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lane {
+    /// Endpoint id.
+    #[prost(uint32, tag = "1")]
+    pub endpoint: u32,
+    /// Name of the phase, as in `phases_ns`.
+    #[prost(string, tag = "2")]
+    pub phase: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub begin_ns: u64,
+    #[prost(uint64, tag = "4")]
+    pub end_ns: u64,
+    /// The other endpoint: who receives, or for whom experts compute.
+    #[prost(uint32, optional, tag = "5")]
+    pub peer: ::core::option::Option<u32>,
+    /// Encoded bytes that moved; 0 where they were not counted apart.
+    #[prost(uint64, tag = "6")]
+    pub bytes: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LinkBytes {
