@@ -1,5 +1,7 @@
 //! What this crate refuses.
 
+use expertmesh_telemetry::TelemetryError;
+
 /// A report that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,4 +25,46 @@ pub enum ReportError {
     /// Text that is no report.
     #[error("the text is not a report: {0}; give a file that --report wrote")]
     Json(#[from] serde_json::Error),
+    /// Lanes that contradict themselves.
+    #[error("runs[{run}].{error}")]
+    Trace {
+        /// Position of the run.
+        run: usize,
+        /// What is wrong with it.
+        error: TelemetryError,
+    },
+    /// A matrix whose rows do not fit each other.
+    #[error(
+        "communication.matrix_bytes[{row}] has {found} entries, expected {expected}, one for each \
+         endpoint"
+    )]
+    NotSquare {
+        /// The row.
+        row: usize,
+        /// Its length.
+        found: usize,
+        /// Number of rows.
+        expected: usize,
+    },
+    /// An export of nothing.
+    #[error("there is no {what}; {hint}")]
+    Nothing {
+        /// What was to be exported.
+        what: &'static str,
+        /// What would work.
+        hint: &'static str,
+    },
+}
+
+/// Checks that a matrix has as many columns as rows.
+pub(crate) fn check_square(matrix: &[Vec<u64>]) -> Result<(), ReportError> {
+    let expected = matrix.len();
+    match matrix.iter().position(|row| row.len() != expected) {
+        None => Ok(()),
+        Some(row) => Err(ReportError::NotSquare {
+            row,
+            found: matrix[row].len(),
+            expected,
+        }),
+    }
 }

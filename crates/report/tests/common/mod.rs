@@ -1,7 +1,8 @@
 //! Reports to print: a realistic one, and one at the edge of every field.
 
-// Helpers of tests count as tests, though clippy only knows functions marked `#[test]`.
-#![allow(clippy::unwrap_used)]
+// Helpers of tests count as tests, though clippy only knows functions marked `#[test]`; and no test
+// needs all of them.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use expertmesh_telemetry::{
     Balance, CombineKind, Communication, Environment, ExchangeKind, ExpertOverflow, Identity,
