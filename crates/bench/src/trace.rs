@@ -28,11 +28,10 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 pub use error::TraceError;
+pub use expertmesh_routing::NO_CHOICE;
 pub use format::{ReadOptions, TraceFormat};
 pub use load::LoadMatrix;
 
-/// Stands in a slot that has no expert: a token with fewer choices than `top_k`.
-pub const NO_CHOICE: u32 = u32::MAX;
 /// More experts in a layer than any model has; a header that says more is damaged.
 pub const MAX_EXPERTS: u32 = 65_536;
 

@@ -202,6 +202,45 @@ fn padding_is_replayed_as_padding_and_steps_come_round() {
 }
 
 #[test]
+fn a_ragged_run_is_replayed_to_the_byte() {
+    let (folder, at) = folder();
+    let (first, second) = (at("first.moetrace"), at("second.moetrace"));
+    for gate in ["expert-choice:1.5", "top-p:0.5"] {
+        let load = [
+            "--gate",
+            gate,
+            "--experts",
+            "8",
+            "--tokens",
+            "20",
+            "--workload",
+            "normal",
+        ];
+        let more = ["--steps", "3", "--record-trace", text(&first)];
+        let (_, recorded) = launched(folder.path(), &[&load[..], &more].concat());
+        let trace = Trace::read(&first).unwrap();
+        let slots = trace.records().iter().flat_map(|record| &record.experts);
+        assert!(slots.clone().any(|&expert| expert == NO_CHOICE), "{gate}");
+        // A token has up to as many choices as the trace has slots.
+        let slots = trace.header().top_k.to_string();
+        let replay = ["--experts", "8", "--top-k", &slots, "--trace", text(&first)];
+        let more = ["--seed", "9", "--record-trace", text(&second)];
+        let (_, replayed) = launched(folder.path(), &[&replay[..], &more].concat());
+        let again = Trace::read(&second).unwrap();
+        assert_eq!(trace.records(), again.records(), "{gate}");
+        let (before, after) = (&recorded.runs[0], &replayed.runs[0]);
+        assert_eq!(
+            before.overflow.per_expert, after.overflow.per_expert,
+            "{gate}"
+        );
+        assert_eq!(
+            before.communication.matrix_bytes, after.communication.matrix_bytes,
+            "{gate}"
+        );
+    }
+}
+
+#[test]
 fn a_checkpoint_layer_records_and_replays() {
     let (_folder, at) = folder();
     let trace = at("routes.moetrace");

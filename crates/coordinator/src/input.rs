@@ -31,7 +31,8 @@ pub struct StepInput {
 /// Choices of an earlier run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Replayed {
-    /// `[tokens, top_k]`, in slot order.
+    /// `[tokens, top_k]`, in slot order; [`NO_CHOICE`](expertmesh_routing::NO_CHOICE) behind the
+    /// choices of a token with fewer.
     pub experts: Vec<u32>,
     /// `[tokens, top_k]`; `None`: what the gate makes of the experts' logits.
     pub weights: Option<Vec<f32>>,

@@ -24,7 +24,7 @@ use crate::{
 };
 pub use choose::Choices;
 pub(crate) use context::GateTensors;
-pub use context::{Cosine, GateContext, ReplayStep};
+pub use context::{Cosine, GateContext, NO_CHOICE, ReplayStep};
 pub use tensors::Needs;
 
 /// A router with its tensors. Rows are independent, to the last bit, in everything that a row-wise

@@ -57,7 +57,7 @@ pub use domains::home_of;
 pub(crate) use domains::{node_limited, topology};
 pub(crate) use forced::{forced_balance, forced_bias, replay};
 pub use hash::{balanced_table, hash_expert};
-pub(crate) use hash::{by_table, check_table, hash};
+pub(crate) use hash::{by_table, check_row, check_table, hash};
 pub(crate) use ragged::{threshold, top_p};
 pub(crate) use sampled::{random_second, sampled, sampled_second};
 pub(crate) use sinkhorn::sinkhorn;
@@ -175,9 +175,11 @@ impl<'a> Rows<'a> {
             pick(token, row, &mut chosen, &mut buffers);
             weights.clear();
             weights.resize(chosen.len(), 0.0);
-            self.selector
-                .weigh_given(row, &chosen, &mut weights, &mut buffers.select)
-                .map_err(|error| error.offset_token(token))?;
+            if !chosen.is_empty() {
+                self.selector
+                    .weigh_given(row, &chosen, &mut weights, &mut buffers.select)
+                    .map_err(|error| error.offset_token(token))?;
+            }
             let kept = keep(token, &weights);
             choices.experts.extend_from_slice(&chosen[..kept]);
             choices.weights.extend_from_slice(&weights[..kept]);

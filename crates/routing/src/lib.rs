@@ -78,7 +78,7 @@ pub use config::{
 };
 pub use depth::{DepthRoute, DepthRouter, ExitGate, ExitRule, ExitState};
 pub use error::RoutingError;
-pub use gate::{Choices, Cosine, Gate, GateContext, Needs, ReplayStep};
+pub use gate::{Choices, Cosine, Gate, GateContext, NO_CHOICE, Needs, ReplayStep};
 pub use kinds::SlotMix;
 pub use ledger::{ExpertCount, OverflowLedger};
 pub use model_capacity::{ModelAdmission, ModelCapacity, ModelChoices, Top2Capacity};

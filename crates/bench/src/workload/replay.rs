@@ -17,8 +17,8 @@ pub struct ReplayShape {
     pub from: Option<u32>,
 }
 
-/// The choices of one layer of a trace, for the steps of a run. Tokens without any choice are
-/// padding; all others have k.
+/// The choices of one layer of a trace, for the steps of a run. Where every other token has k,
+/// tokens without any choice are padding; where tokens differ in their choices, they have none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replay {
     name: String,
@@ -32,7 +32,8 @@ pub struct Replay {
 pub struct ReplayedStep {
     /// Tokens, T.
     pub tokens: usize,
-    /// `[T, k]`; padding has the first k experts, which its fate keeps from computing.
+    /// `[T, k]`, [`NO_CHOICE`] behind the choices of a token with fewer; padding has the first k
+    /// experts, which its fate keeps from computing.
     pub experts: Vec<u32>,
     /// `[T, k]`, where the trace has weights; without them the gate weighs the experts.
     pub weights: Option<Vec<f32>>,
@@ -52,8 +53,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`TraceError`], naming the file: what [`Trace::read`] says, another number of experts or
-    /// choices than the layer has, several layers and no word which, a token with fewer choices
-    /// than k and more than none.
+    /// choices than the layer has, several layers and no word which.
     pub fn read(path: impl AsRef<Path>, shape: &ReplayShape) -> Result<Self, TraceError> {
         let path = path.as_ref();
         let options = ReadOptions {
@@ -87,12 +87,15 @@ impl Replay {
         let layer = choose_layer(trace, shape)?;
         let records = trace.records().iter();
         let of_layer = records.filter(|record| record.layer == layer);
-        let steps = of_layer.map(|record| ReplayedStep::new(record, shape.top_k));
+        let is_ragged = of_layer
+            .clone()
+            .any(|record| has_fewer(record, shape.top_k));
+        let steps = of_layer.map(|record| ReplayedStep::new(record, shape.top_k, is_ragged));
         Ok(Self {
             name: name.into(),
             source: header.source.clone(),
             seed: header.seed,
-            steps: steps.collect::<Result<_, _>>()?,
+            steps: steps.collect(),
         })
     }
 
@@ -146,34 +149,46 @@ fn choose_layer(trace: &Trace, shape: &ReplayShape) -> Result<u32, TraceError> {
     }
 }
 
+/// Whether a token has fewer choices than k, and more than none.
+fn has_fewer(record: &Record, top_k: usize) -> bool {
+    record.experts.chunks_exact(top_k).any(|row| {
+        let choices = row.iter().filter(|&&expert| expert != NO_CHOICE).count();
+        (1..top_k).contains(&choices)
+    })
+}
+
 // === impl ReplayedStep ===
 
 impl ReplayedStep {
-    fn new(record: &Record, top_k: usize) -> Result<Self, TraceError> {
-        let mut experts = record.experts.clone();
+    fn new(record: &Record, top_k: usize, is_ragged: bool) -> Self {
+        let (mut experts, mut weights) = (record.experts.clone(), record.weights.clone());
         let mut padding = vec![false; record.tokens as usize];
-        for (token, (row, padding)) in experts
-            .chunks_exact_mut(top_k)
-            .zip(&mut padding)
-            .enumerate()
-        {
-            let choices = row.iter().filter(|&&expert| expert != NO_CHOICE).count();
-            if choices == 0 {
+        for (token, padding) in padding.iter_mut().enumerate() {
+            let first = token * top_k;
+            // Empty slots go behind the others, which keep their order.
+            let mut end = first;
+            for slot in first..first + top_k {
+                if experts[slot] != NO_CHOICE {
+                    experts.swap(end, slot);
+                    if let Some(weights) = &mut weights {
+                        weights.swap(end, slot);
+                    }
+                    end += 1;
+                }
+            }
+            if end == first && !is_ragged {
                 *padding = true;
-                row.iter_mut().zip(0..).for_each(|(slot, at)| *slot = at);
-            } else if choices < top_k {
-                let place = format!("{}, token {token}", String::from(record));
-                let expected = format!("{top_k}, or none for padding");
-                return Err(TraceError::wrong(place, "choices", choices, expected));
+                let slots = experts[first..first + top_k].iter_mut();
+                slots.zip(0..).for_each(|(slot, at)| *slot = at);
             }
         }
-        Ok(Self {
+        Self {
             tokens: record.tokens as usize,
             experts,
-            weights: record.weights.clone(),
+            weights,
             padding: padding.contains(&true).then_some(padding),
             token_ids: record.token_ids.clone(),
             ranks: record.ranks.clone(),
-        })
+        }
     }
 }

@@ -112,18 +112,27 @@ impl Gate {
         if let Some(padding) = padding {
             RoutingError::check_length("padding", padding.len(), [tokens, 1], "tokens x 1")?;
         }
+        // A replay is ragged where what it repeats is, which a block alone may not show.
+        let is_ragged =
+            config.kind.is_ragged() || blocks.iter().any(|block| block.offsets.is_some());
         let mut whole = Choices {
-            offsets: config.kind.is_ragged().then(|| vec![0]),
+            offsets: is_ragged.then(|| vec![0]),
             ..Choices::default()
         };
         for mut block in blocks {
-            if let (Some(all), Some(ends)) = (&mut whole.offsets, &block.offsets) {
+            if let Some(all) = &mut whole.offsets {
                 let (first, more) = (whole.experts.len(), block.experts.len());
                 let Ok(first) = u32::try_from(first + more).map(|end| end - more as u32) else {
                     let expected = format!("at most {} in a batch", u32::MAX);
                     return Err(RoutingError::config("choices", first + more, expected));
                 };
-                all.extend(ends.iter().skip(1).map(|end| first + end));
+                match &block.offsets {
+                    Some(ends) => all.extend(ends.iter().skip(1).map(|end| first + end)),
+                    None => {
+                        let ends = (1..=block.tokens).map(|token| (token * config.top_k) as u32);
+                        all.extend(ends.map(|end| first + end));
+                    }
+                }
             }
             whole.experts.append(&mut block.experts);
             whole.weights.append(&mut block.weights);

@@ -39,12 +39,16 @@ pub struct GateContext<'a> {
     pub previous_logits: Option<&'a [f32]>,
 }
 
+/// In [`ReplayStep::experts`]: the token has no choice in this slot, nor in any after it.
+pub const NO_CHOICE: u32 = u32::MAX;
+
 /// The choices of one layer in one step of an earlier run.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplayStep<'a> {
-    /// `[T, k]`, in slot order.
+    /// `[T, k]`, in slot order; [`NO_CHOICE`] behind the choices of a token with fewer than k.
     pub experts: &'a [u32],
-    /// `[T, k]`; `None`: what the gate makes of the experts' logits now.
+    /// `[T, k]`, of no meaning without a choice; `None`: what the gate makes of the experts' logits
+    /// now.
     pub weights: Option<&'a [f32]>,
 }
 

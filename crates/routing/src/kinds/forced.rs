@@ -1,9 +1,9 @@
 //! Choices that the logits do not make: for benchmarks, and to run an earlier run again.
 
-use super::{Rows, Weigh, check_table};
+use super::{Rows, Weigh, check_row};
 use crate::{
     error::RoutingError,
-    gate::Choices,
+    gate::{Choices, NO_CHOICE},
     noise::{Distribution, NoiseKey, Purpose},
 };
 
@@ -34,34 +34,65 @@ pub(crate) fn forced_bias(std: f32, experts: usize, key: NoiseKey) -> Vec<f32> {
     bias
 }
 
-/// The context's choices; with the context's weights, or weighed by this gate.
+/// The context's choices; with the context's weights, or weighed by this gate. A batch of whose
+/// tokens one has fewer than k is a ragged one.
 pub(crate) fn replay(rows: &Rows<'_>) -> Result<Choices, RoutingError> {
+    const FIELD: &str = "replay experts";
     let Some(replay) = rows.context.replay else {
         return Err(rows.missing("replay", "the choices of an earlier run"));
     };
     let (tokens, k) = (rows.tokens, rows.top_k());
     let choices =
         |field, found| RoutingError::check_length(field, found, [tokens, k], "tokens x top_k");
-    choices("replay experts", replay.experts.len())?;
-    check_table("replay experts", replay.experts, rows.selector.config())?;
+    choices(FIELD, replay.experts.len())?;
+    // The choices of a token, and the slots behind them.
+    let cut = |token: usize| {
+        let row = &replay.experts[token * k..(token + 1) * k];
+        row.split_at(row.iter().take_while(|&&one| one != NO_CHOICE).count())
+    };
+    for token in 0..tokens {
+        let (held, rest) = cut(token);
+        check_row(FIELD, token, held, rows.experts())?;
+        if let Some(expert) = rest.iter().find(|&&one| one != NO_CHOICE) {
+            let found = format!("expert {expert} behind an empty slot of row {token}");
+            return Err(RoutingError::config(FIELD, found, "empty slots last"));
+        }
+    }
+    let is_ragged = replay.experts.contains(&NO_CHOICE);
     let Some(weights) = replay.weights else {
+        if is_ragged {
+            return rows.ragged(
+                |token, _, chosen, _| chosen.extend_from_slice(cut(token).0),
+                |_, weights| weights.len(),
+            );
+        }
         return rows.fixed(Weigh::Scores, |token, _, experts, _| {
-            experts.copy_from_slice(&replay.experts[token * k..(token + 1) * k]);
+            experts.copy_from_slice(cut(token).0);
             Ok(())
         });
     };
     choices("replay weights", weights.len())?;
-    if let Some(choice) = weights.iter().position(|weight| !weight.is_finite()) {
-        return Err(RoutingError::Weight {
-            token: choice / k,
-            slot: choice % k,
-            found: weights[choice],
-        });
-    }
-    Ok(Choices {
+    let mut recorded = Choices {
         tokens,
-        experts: replay.experts.to_vec(),
-        weights: weights.to_vec(),
-        offsets: None,
-    })
+        offsets: is_ragged.then(|| vec![0]),
+        ..Choices::default()
+    };
+    for token in 0..tokens {
+        let held = cut(token).0;
+        let weights = &weights[token * k..token * k + held.len()];
+        if let Some(slot) = weights.iter().position(|weight| !weight.is_finite()) {
+            return Err(RoutingError::Weight {
+                token,
+                slot,
+                found: weights[slot],
+            });
+        }
+        recorded.experts.extend_from_slice(held);
+        recorded.weights.extend_from_slice(weights);
+        if let Some(offsets) = &mut recorded.offsets {
+            // As many as there are slots, which the caller's batch counts in 32 bits.
+            offsets.push(recorded.experts.len() as u32);
+        }
+    }
+    Ok(recorded)
 }

@@ -84,23 +84,32 @@ pub(crate) fn check_table(
     table: &[u32],
     config: &RouterConfig,
 ) -> Result<(), RoutingError> {
-    let (e, k) = (config.experts, config.top_k);
+    let k = config.top_k;
     let rows = table.len() / k;
     RoutingError::check_length(field, table.len(), [rows, k], "rows x top_k")?;
-    for (token, row) in table.chunks_exact(k).enumerate() {
-        for (slot, &expert) in row.iter().enumerate() {
-            if expert as usize >= e {
-                return Err(RoutingError::NoSuchExpert {
-                    token,
-                    slot,
-                    expert,
-                    experts: e,
-                });
-            }
-            if row[..slot].contains(&expert) {
-                let found = format!("expert {expert} twice in row {token}");
-                return Err(RoutingError::config(field, found, "experts that differ"));
-            }
+    let mut rows = table.chunks_exact(k).enumerate();
+    rows.try_for_each(|(token, row)| check_row(field, token, row, config.experts))
+}
+
+/// Refuses experts of `token` that are not there or not distinct.
+pub(crate) fn check_row(
+    field: &'static str,
+    token: usize,
+    row: &[u32],
+    experts: usize,
+) -> Result<(), RoutingError> {
+    for (slot, &expert) in row.iter().enumerate() {
+        if expert as usize >= experts {
+            return Err(RoutingError::NoSuchExpert {
+                token,
+                slot,
+                expert,
+                experts,
+            });
+        }
+        if row[..slot].contains(&expert) {
+            let found = format!("expert {expert} twice in row {token}");
+            return Err(RoutingError::config(field, found, "experts that differ"));
         }
     }
     Ok(())

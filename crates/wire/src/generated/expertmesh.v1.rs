@@ -349,7 +349,7 @@ pub struct ForwardRequest {
 /// Choices of an earlier run, \[tokens, top_k\] in slot order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Replay {
-    /// u32, little-endian.
+    /// u32, little-endian; 2^32 - 1 behind the choices of a token with fewer.
     #[prost(bytes = "vec", tag = "1")]
     pub experts: ::prost::alloc::vec::Vec<u8>,
     /// f32, little-endian; empty: what the gate makes of the experts' logits.

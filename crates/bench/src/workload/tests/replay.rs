@@ -98,12 +98,22 @@ fn what_does_not_fit_the_layer_is_refused_by_name() {
     );
     let error = refused(|shape| shape.top_k = 1, &sample());
     assert!(error.contains("header: top_k is 2, expected 1"), "{error}");
+}
+
+#[test]
+fn tokens_of_a_ragged_trace_keep_their_choices_and_none_is_padding() {
+    let shape = ReplayShape { layer: 3, ..LAYER };
     let mut records = sample().records().to_vec();
-    records[0].experts[1] = NO_CHOICE;
+    // An empty slot may stand before another: it goes behind it, with its weight.
+    records[0].experts[0] = NO_CHOICE;
+    records[0].weights = Some(vec![0.0, 0.5, 0.0, 0.0, 0.25, 0.75]);
     let ragged = Trace::new(sample().header().clone(), records).unwrap();
-    let error = refused(|_| {}, &ragged);
-    assert!(
-        error.contains("step 7, layer 3, token 0: choices is 1, expected 2, or none for padding"),
-        "{error}"
-    );
+    let replay = Replay::new(&ragged, "t", &shape).unwrap();
+    let step = replay.step(0);
+    let none = NO_CHOICE;
+    assert_eq!(step.experts, [1, none, none, none, 3, 2]);
+    let weights = step.weights.as_deref().unwrap();
+    assert_eq!(weights, [0.5, 0.0, 0.0, 0.0, 0.25, 0.75]);
+    assert_eq!(step.padding, None);
+    assert_eq!(replay.step(1).experts, [1, 2]);
 }

@@ -1,7 +1,7 @@
 use expertmesh_kernels::PackedMatrix;
 
 use super::{Batch, HIDDEN, assert_close, config, gate, matrix, message, numbers};
-use crate::{Cosine, Gate, GateContext, ReplayStep};
+use crate::{Cosine, Gate, GateContext, NO_CHOICE, ReplayStep};
 
 #[test]
 fn what_is_missing_is_named() {
@@ -144,6 +144,24 @@ fn a_replay_gives_what_was_recorded() {
     assert_eq!((again.experts, again.weights), (own.experts, own.weights));
 
     let wrong = |experts: &[u32], weights| message(replayed(experts, weights));
+    // Tokens with fewer choices than k: a ragged route, whose weights are those of what is left.
+    let none = NO_CHOICE;
+    let fewer = [3, 1, 5, none, none, none, 0, 2, 7, none, 4, 6];
+    for given in [Some(&weights[..]), None] {
+        let route = replayed(&fewer, given).unwrap();
+        route.check().unwrap();
+        assert_eq!(route.offsets.as_deref(), Some(&[0, 2, 3, 3, 5, 6, 8][..]));
+        assert_eq!(route.experts, [3, 1, 5, 0, 2, 7, 4, 6]);
+        let expected = [0, 1, 2, 6, 7, 8, 10, 11].map(|at| weights[at]);
+        assert!(given.is_none() || route.weights == expected);
+        // Mixtral's rule: the weights of a token sum to 1, one choice has all of it.
+        assert!(given.is_some() || route.weights[2] == 1.0);
+    }
+    assert!(
+        wrong(&[0, none, none, 3, 0, 1, 0, 1, 0, 1, 0, 1], None).contains(
+            "replay experts: expert 3 behind an empty slot of row 1, expected empty slots last"
+        )
+    );
     assert!(wrong(&[0; 4], None).starts_with("replay experts: 4 elements"));
     assert!(wrong(&[0; 12], None).contains("expert 0 twice in row 0"));
     let mut beyond = batch.replayed.clone();

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use expertmesh_bench::overflow::OverflowBatch;
-use expertmesh_bench::trace::{NO_CHOICE, ReadOptions, Record, Trace};
-use expertmesh_bench::workload::{WorkloadShape, steered_rows};
+use expertmesh_bench::trace::{ReadOptions, Record, Trace};
+use expertmesh_bench::workload::{
+    Replay as Steps, ReplayShape, ReplayedStep, WorkloadShape, steered_rows,
+};
 use expertmesh_checkpoint::{CheckpointError, LayerSource, LayerSpec};
 use expertmesh_coordinator::{Replayed, StepInput};
 use expertmesh_experts::{Expert, SharedExpert, synthetic_gate};
@@ -81,9 +83,16 @@ pub(super) fn replay(
         )));
     }
     let count = usize::try_from(steps).unwrap_or(usize::MAX).min(held);
-    let batches = records
-        .take(count)
-        .map(|record| batch(record, shape, &gate, model.seed).map_err(|error| wrong(&error)));
+    let replayed = ReplayShape {
+        experts: spec.experts,
+        top_k: spec.top_k,
+        layer,
+        from: Some(layer),
+    };
+    let replayed = Steps::new(&trace, "", &replayed).map_err(|error| wrong(&error))?;
+    let batches = records.take(count).zip(0..).map(|(record, at)| {
+        batch(record, replayed.step(at), shape, &gate, model.seed).map_err(|error| wrong(&error))
+    });
     let batches = batches.collect::<Result<Vec<_>, _>>()?;
     let inner = Arc::clone(&model.source);
     let spec = LayerSpec {
@@ -115,52 +124,28 @@ fn agree(flag: &str, given: &mut Option<usize>, held: usize) -> Result<(), Failu
     }
 }
 
-/// Rows that make the gate's logits fit the choices, and the choices to replay. A token without
-/// choices is padding.
+/// Rows that make the gate's logits fit the choices, and the choices to replay.
 fn batch(
     record: &Record,
+    step: &ReplayedStep,
     shape: WorkloadShape,
     gate: &[f32],
     seed: u64,
 ) -> Result<OverflowBatch, String> {
-    let place = String::from(record);
     let shape = WorkloadShape {
-        tokens: record.tokens as usize,
+        tokens: step.tokens,
         ..shape
     };
     let rows = steered_rows(&record.experts, shape, gate, seed, record.step);
     let rows = rows.map_err(|error| error.to_string())?;
     let rows = ArcArray2::from_shape_vec((shape.tokens, shape.hidden), rows);
-    let mut experts = record.experts.clone();
-    let mut padding = Vec::with_capacity(shape.tokens);
-    for (token, choices) in experts.chunks_mut(shape.top_k).enumerate() {
-        let missing = choices
-            .iter()
-            .filter(|expert| **expert == NO_CHOICE)
-            .count();
-        if missing > 0 && missing < choices.len() {
-            return Err(format!(
-                "{place}, token {token}: choices are {}, expected {} or none",
-                choices.len() - missing,
-                choices.len()
-            ));
-        }
-        padding.push(missing > 0);
-        if missing > 0 {
-            // Skipped, but a gate chooses something.
-            choices
-                .iter_mut()
-                .zip(0..)
-                .for_each(|(slot, expert)| *slot = expert);
-        }
-    }
     Ok(OverflowBatch {
         rows: rows.map_err(|error| error.to_string())?,
         input: StepInput {
-            padding: padding.contains(&true).then_some(padding),
+            padding: step.padding.clone(),
             replay: Some(Replayed {
-                experts,
-                weights: record.weights.clone(),
+                experts: step.experts.clone(),
+                weights: step.weights.clone(),
             }),
             ..StepInput::default()
         },
