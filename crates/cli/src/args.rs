@@ -11,6 +11,7 @@ mod config_file;
 pub(crate) mod force;
 pub(crate) mod load;
 pub(crate) mod model;
+pub(crate) mod own_rule;
 pub(crate) mod process;
 pub(crate) mod stack;
 pub(crate) mod step;

@@ -154,9 +154,20 @@ fn shapes_and_policies_that_contradict_themselves() {
         (&["--combine", "partial"], &["partial", "exact"]),
         (
             &["--overflow", "dropless", "--capacity-factor", "1.5"],
-            &["1.5", "dropless"],
+            &["--capacity-factor", "--overflow dropless", "drop-position"],
         ),
-        (&["--overflow", "drop"], &["capacity factor", "1.25"]),
+        (
+            &["--overflow", "dropless", "--automatic-capacity"],
+            &["--automatic-capacity", "--overflow dropless"],
+        ),
+        (
+            &["--overflow", "drop"],
+            &["--overflow is drop-position", "--capacity-factor 1.25"],
+        ),
+        (
+            &["--bias-rate", "0.001", "--training"],
+            &["--bias-rate", "gate topk", "sigmoid-bias"],
+        ),
         (&["--capacity-factor", "-1"], &["-1"]),
         (&["--deadline", "5"], &["30s"]),
         (&["--deadline", "0s"], &["0s"]),
@@ -257,4 +268,44 @@ fn addresses_where_nobody_or_somebody_else_listens() {
         &["worker", "--listen", "nonsense"],
         &["nonsense", "host:port"],
     );
+}
+
+#[test]
+fn flags_that_a_layer_with_rules_of_its_own_cannot_take() {
+    for (case, layer, flags, words) in [
+        (
+            "nllb_moe",
+            "0",
+            &["--overflow", "drop"][..],
+            &["--overflow", "capacity rule of its own"][..],
+        ),
+        (
+            "nllb_moe",
+            "0",
+            &["--capacity-factor", "1"],
+            &["--capacity-factor", "nllb-moe"],
+        ),
+        (
+            "nllb_moe",
+            "0",
+            &["--automatic-capacity"],
+            &["drop --automatic-capacity"],
+        ),
+        (
+            "nllb_moe",
+            "0",
+            &["--depth-capacity", "0.5"],
+            &["drop --depth-capacity", "every token"],
+        ),
+        (
+            "switch_transformers",
+            "1",
+            &["--depth-capacity", "0.5"],
+            &["--depth-capacity", "switch_transformers"],
+        ),
+    ] {
+        let model = golden(case);
+        let launch = ["launch", "--model", text(&model), "--layer", layer];
+        fails(2, &[&launch[..], flags].concat(), words);
+    }
 }

@@ -103,8 +103,38 @@ impl CapacityArgs {
                 "{flag} has no meaning with --overflow dropless; add --capacity-factor"
             )));
         }
+        self.check_factors(&config)?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// What a policy and a factor ask of each other, by flag.
+    fn check_factors(&self, config: &CapacityConfig) -> Result<(), Failure> {
+        let policy = config.overflow;
+        if policy == Overflow::Dropless {
+            let given = [
+                ("--capacity-factor", self.capacity_factor.is_some()),
+                (
+                    "--eval-capacity-factor",
+                    self.eval_capacity_factor.is_some(),
+                ),
+                ("--automatic-capacity", self.automatic_capacity),
+            ];
+            return match first_given(given) {
+                None => Ok(()),
+                Some(flag) => Err(Failure::input(format!(
+                    "{flag} has no meaning with --overflow dropless; drop one of them, or take \
+                     another policy, such as --overflow drop-position"
+                ))),
+            };
+        }
+        if config.active_factor().is_none() && !config.automatic {
+            return Err(Failure::input(format!(
+                "--overflow is {policy}, which asks for a capacity: add --capacity-factor, such as \
+                 --capacity-factor 1.25, or --automatic-capacity"
+            )));
+        }
+        Ok(())
     }
 
     /// The flags again, for a child process.
@@ -124,6 +154,22 @@ impl CapacityArgs {
         push_set(argv, "--training", self.training);
     }
 
+    /// The first flag of those under which an expert may refuse a choice.
+    pub(crate) fn limits(&self) -> Option<&'static str> {
+        let overflow = self.overflow.is_some_and(|one| one != Overflow::Dropless);
+        let given = [
+            ("--overflow", overflow),
+            ("--capacity-factor", self.capacity_factor.is_some()),
+            (
+                "--eval-capacity-factor",
+                self.eval_capacity_factor.is_some(),
+            ),
+            ("--capacity-preset", self.capacity_preset.is_some()),
+            ("--automatic-capacity", self.automatic_capacity),
+        ];
+        first_given(given)
+    }
+
     /// The first flag of those that a cluster does not tell about itself.
     pub(crate) fn untold(&self) -> Option<&'static str> {
         let given = [
@@ -136,10 +182,7 @@ impl CapacityArgs {
             ("--bias-rate", self.bias_rate.is_some()),
             ("--training", self.training),
         ];
-        given
-            .into_iter()
-            .find(|(_, given)| *given)
-            .map(|(flag, _)| flag)
+        first_given(given)
     }
 
     /// The first flag that only a capacity gives a meaning.
@@ -152,11 +195,14 @@ impl CapacityArgs {
             ("--queue-order", self.queue_order.is_some()),
             ("--drop-weights", self.drop_weights.is_some()),
         ];
-        given
-            .into_iter()
-            .find(|(_, given)| *given)
-            .map(|(flag, _)| flag)
+        first_given(given)
     }
+}
+
+/// The first flag that was given.
+fn first_given<const N: usize>(flags: [(&'static str, bool); N]) -> Option<&'static str> {
+    let mut given = flags.into_iter().filter(|(_, given)| *given);
+    given.next().map(|(flag, _)| flag)
 }
 
 fn rate(text: &str) -> Result<f32, String> {

@@ -9,6 +9,7 @@ use expertmesh_transport::{LinkOptions, Listener, serve_coordinator};
 
 use crate::args::force::ForceArgs;
 use crate::args::model::{Model, ModelArgs};
+use crate::args::own_rule::check_own_rule;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
 use crate::args::values::{at_least_one, whole};
@@ -61,6 +62,9 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
     let mut signals = Signals::take()?;
     args.die_with_parent.map_or(Ok(()), die_with_parent)?;
     let models = args.stack.layers(&args.model)?;
+    for model in &models {
+        check_own_rule(model.source.spec(), &args.step, &args.stack)?;
+    }
     let first = &models[0];
     let (experts, workers) = (first.source.spec().routed_experts(), args.workers.len());
     let step = args

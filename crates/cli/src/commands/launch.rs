@@ -14,6 +14,7 @@ use expertmesh_wire::v1;
 use crate::args::force::{ForceArgs, ForceFlag};
 use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
+use crate::args::own_rule::check_own_rule;
 use crate::args::process::ProcessArgs;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
@@ -132,6 +133,9 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
     let workers = args.processes.options(log_format);
     let mut layers = args.stack.layers(&args.model)?;
     check_routes(args, layers.len())?;
+    for layer in &layers {
+        check_own_rule(layer.source.spec(), &args.step, &args.stack)?;
+    }
     let is_stack = layers.len() > 1;
     let model = layers.swap_remove(0);
     args.stack.depth(&model)?;

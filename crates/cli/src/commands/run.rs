@@ -17,7 +17,9 @@ use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
 use crate::args::model::{Model, ModelArgs};
+use crate::args::own_rule::check_own_rule;
 use crate::args::process::ProcessArgs;
+use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
 use crate::cluster::{ProcessGroup, start_cluster, while_all_live};
 use crate::commands::run::agree::agree;
@@ -141,6 +143,7 @@ fn place(args: &RunArgs) -> Result<Place, Failure> {
         ));
     }
     let model = args.model.resolve()?;
+    check_own_rule(model.source.spec(), &args.step, &StackArgs::default())?;
     let experts = model.source.spec().routed_experts();
     let workers = args.processes.options(LogFormat::default()).count.get();
     let step = args
