@@ -16,8 +16,8 @@ pub struct DispatchPlan {
     pub rounds: usize,
     /// Rounds before them.
     pub warmup: usize,
-    /// Batches `[tokens, hidden]`, used in turn.
-    pub batches: Vec<ArcArray2<f32>>,
+    /// Batches `[tokens, hidden]` with whatever else their gate asks for, used in turn.
+    pub batches: Vec<(ArcArray2<f32>, StepInput)>,
     /// Rounds, the last ones, whose steps come with their lanes.
     pub lane_rounds: usize,
 }
@@ -55,14 +55,15 @@ pub async fn measure(
     }
     let mut batches = plan.batches.iter().cycle();
     for round in 0..plan.warmup + plan.rounds {
-        let batch = batches
+        let (rows, input) = batches
             .next()
-            .ok_or(DispatchError::Nothing { field: "batches" })?;
+            .ok_or(DispatchError::Nothing { field: "batches" })?
+            .clone();
         let input = StepInput {
             want_lanes: plan.warmup + plan.rounds - round <= plan.lane_rounds,
-            ..StepInput::default()
+            ..input
         };
-        let step = coordinator.forward_in(batch.clone(), input).await?;
+        let step = coordinator.forward_in(rows, input).await?;
         let floor_ns = coordinator.floor(&step.traffic.ledger).await?;
         if round >= plan.warmup {
             recorder.record(&step.record)?;

@@ -12,7 +12,7 @@ mod common;
 use std::time::Duration;
 
 use common::processes::{Running, Watched, all_gone, processes_of};
-use common::{SMALL, expertmesh, golden, stdout, text};
+use common::{SMALL, expertmesh, fails, golden, stdout, text};
 use rustix::process::Signal;
 
 /// More steps than any test waits for.
@@ -46,6 +46,27 @@ fn stay_address(launch: &mut Running) -> String {
     let line = launch.stdout_line("its coordinator is at");
     let address = line.split_once(" at ").unwrap().1;
     address.split_once(". ").unwrap().0.to_owned()
+}
+
+#[test]
+fn a_run_through_a_stack_says_what_works() {
+    let mut args = vec!["launch", "--workers", "1", "--layers", "2", "--stay"];
+    args.extend(SMALL);
+    let mut launch = Running::start(&args);
+    let address = stay_address(&mut launch);
+    let input = golden("mixtral").join("input.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("out.safetensors");
+    let run = ["run", "--coordinator", &address, "--layer", "1"];
+    let files = ["--input", text(&input), "--output", text(&output)];
+    let words = [
+        "a stack of 2 layers",
+        "without --layers",
+        "--model DIR --layer N",
+    ];
+    fails(2, &[&run[..], &files].concat(), &words);
+    launch.signal(Signal::INT);
+    launch.end();
 }
 
 #[test]

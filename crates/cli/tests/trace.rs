@@ -332,6 +332,29 @@ fn a_bench_records_the_rounds_of_its_first_restart() {
 }
 
 #[test]
+fn a_bench_of_a_gate_that_hashes_has_token_ids() {
+    let page = stdout(&[
+        "bench",
+        "dispatch",
+        "--gate",
+        "hash:0",
+        "--hidden",
+        "48",
+        "--workers",
+        "2",
+        "--tokens",
+        "8",
+        "--steps",
+        "4",
+        "--warmup",
+        "1",
+        "--restarts",
+        "1",
+    ]);
+    assert!(page.contains("ratio"), "{page}");
+}
+
+#[test]
 fn a_self_test_passes_for_the_gate_and_fails_for_forced_routes() {
     let (folder, _) = folder();
     let load = ["--workload", "zipf:2", "--tokens", "64", "--steps", "6"];

@@ -112,6 +112,7 @@ impl Coordinator {
             hidden: narrow(spec.hidden),
             experts: narrow(spec.experts),
             top_k: narrow(spec.top_k),
+            layers: 1,
             family: spec.family.clone(),
             capacity_factor: config.capacity.factor.unwrap_or(0.0),
             overflow: config.capacity.overflow.to_string(),

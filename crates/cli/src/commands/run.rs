@@ -155,6 +155,14 @@ fn place(args: &RunArgs) -> Result<Place, Failure> {
 async fn on_coordinator(args: &RunArgs, task: &Task, address: &str) -> Result<(), Failure> {
     let client = CoordinatorClient::connect(address, &LinkOptions::default()).await?;
     let cluster = client.cluster(v1::ClusterRequest {}).await?;
+    if cluster.layers > 1 {
+        return Err(Failure::input(format!(
+            "the coordinator at {address} serves a stack of {} layers, expected one layer, whose \
+             routing --output holds; start it without --layers (--layer N says which one), or \
+             leave out --coordinator: --model DIR --layer N runs one layer on a cluster of its own",
+            cluster.layers
+        )));
+    }
     agree(&args.model, &args.step, &cluster).map_err(|reason| {
         Failure::input(format!(
             "{reason}; the coordinator at {address} decides: drop the flag"

@@ -18,6 +18,7 @@ impl Stack {
         let layers = self.layers.iter().map(|layer| layer.cluster());
         let all = layers.reduce(|mut first, other| {
             first.deadline_us = first.deadline_us.saturating_add(other.deadline_us);
+            first.layers += other.layers;
             first
         });
         all.unwrap_or_default()

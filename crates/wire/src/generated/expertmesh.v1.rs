@@ -298,6 +298,9 @@ pub struct ClusterReply {
     pub capacity_factor: f64,
     #[prost(string, tag = "12")]
     pub overflow: ::prost::alloc::string::String,
+    /// Layers that a step passes, of which this is the first; routing is told of one layer alone.
+    #[prost(uint32, tag = "18")]
+    pub layers: u32,
     /// Longest wait for a step before it is ended.
     #[prost(uint64, tag = "13")]
     pub deadline_us: u64,

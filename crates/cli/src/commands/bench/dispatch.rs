@@ -13,14 +13,16 @@ use clap::Args;
 use expertmesh_bench::dispatch::{DispatchPlan, measure};
 use expertmesh_bench::drive::{RouteLog, identity};
 use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
-use expertmesh_coordinator::{Coordinator, CoordinatorConfig, StepOutput};
+use expertmesh_coordinator::{Coordinator, CoordinatorConfig, StepInput, StepOutput};
 use expertmesh_experts::{ExpertKind, synthetic_gate};
 use expertmesh_telemetry::{Load, Report, Run, RunRecorder, Source};
 use expertmesh_transport::LinkOptions;
 use ndarray::ArcArray2;
 
 use crate::args::model::{Model, ModelArgs};
+use crate::args::own_rule::check_own_rule;
 use crate::args::process::ProcessArgs;
+use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
 use crate::args::values::{at_least_one, parsed};
 use crate::cluster::{ProcessGroup, WorkerOptions, start_workers};
@@ -212,11 +214,7 @@ fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
     let workers = args.processes.options(log_format);
     let model = args.model.resolve()?;
     let spec = model.source.spec();
-    if spec.router.needs().token_ids {
-        return Err(Failure::input(
-            "--gate asks for token ids, which this bench has none of; launch drives such gates",
-        ));
-    }
+    check_own_rule(spec, &args.step, &StackArgs::default())?;
     let step = args.step.resolve(
         spec.routed_experts(),
         workers.count.get(),
@@ -320,7 +318,13 @@ async fn measure_one(
     let batches = (0..BATCHES).map(|step| {
         let mut rows = Vec::new();
         workload.fill(step, &mut rows);
-        ArcArray2::from_shape_vec((shape.tokens, shape.hidden), rows).map_err(Failure::run)
+        let rows = ArcArray2::from_shape_vec((shape.tokens, shape.hidden), rows);
+        let hashes = plan.model.source.spec().router.needs().token_ids;
+        let input = StepInput {
+            token_ids: hashes.then(|| workload.token_ids(step, shape.tokens)),
+            ..StepInput::default()
+        };
+        Ok::<_, Failure>((rows.map_err(Failure::run)?, input))
     });
     let rounds = DispatchPlan {
         rounds: plan.rounds,
