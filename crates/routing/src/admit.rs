@@ -112,7 +112,6 @@ fn admit_part(
     }
 
     let fates = &mut admission.fates;
-    let mut waves = 1;
     match config.overflow {
         Overflow::Dropless | Overflow::GrowAndReplay => {}
         Overflow::DropWeight => {
@@ -146,12 +145,8 @@ fn admit_part(
         Overflow::Spill => {
             let queue = Queue::new(batch, tokens);
             let room = Room::new(capacity, taken, batch.bins.count);
-            waves = elsewhere::spill(batch, &queue, room, admission);
+            elsewhere::spill(batch, &queue, room, admission);
         }
     }
-    let room = capacity
-        .saturating_mul(batch.bins.count as u64)
-        .saturating_mul(waves);
     admission.capacity = admission.capacity.max(Some(capacity));
-    admission.room = Some(admission.room.unwrap_or_default().saturating_add(room));
 }

@@ -31,9 +31,6 @@ pub struct OverflowLedger {
     /// Choices that each expert (or worker) accepted at most; the largest of a merge; `None`
     /// without a limit.
     pub capacity: Option<u64>,
-    /// Choices that there was room for and that nobody made; summed in a merge; `None` without a
-    /// limit.
-    pub headroom: Option<u64>,
     /// The factor behind the capacity.
     pub capacity_factor: Option<f64>,
     /// The smallest factor under which no choice would have been refused its expert (or worker)
@@ -56,7 +53,6 @@ impl OverflowLedger {
             waves: 0,
             replays: 0,
             capacity: None,
-            headroom: None,
             capacity_factor: config.active_factor(),
             smallest_sufficient_capacity_factor: 0.0,
         }
@@ -81,11 +77,6 @@ impl OverflowLedger {
         ledger.count_elsewhere(route, admission)?;
         ledger.replays = u64::from(admission.replays);
         ledger.capacity = admission.capacity;
-        ledger.headroom = admission.room.map(|room| {
-            let held = ledger.per_expert[..batch.held].iter();
-            let accepted: u64 = held.map(ExpertCount::accepted).sum();
-            room.saturating_sub(accepted)
-        });
         let mut demand = Vec::new();
         for tokens in batch.parts() {
             batch.count_demand(tokens.clone(), &mut demand);
@@ -212,10 +203,6 @@ impl OverflowLedger {
         self.waves = self.waves.max(other.waves);
         self.replays += other.replays;
         self.capacity = self.capacity.max(other.capacity);
-        self.headroom = match (self.headroom, other.headroom) {
-            (Some(room), Some(more)) => Some(room.saturating_add(more)),
-            (room, more) => room.or(more),
-        };
         self.smallest_sufficient_capacity_factor = self
             .smallest_sufficient_capacity_factor
             .max(other.smallest_sufficient_capacity_factor);

@@ -23,9 +23,6 @@ pub struct Admission {
     /// Choices that each expert (or worker) accepted at most, of the tokens that share a capacity
     /// and in a wave; the largest where several do; `None` without a limit.
     pub capacity: Option<u64>,
-    /// Choices that all experts together had room for, in the waves that were used; `None`
-    /// without a limit.
-    pub room: Option<u64>,
     /// How often the batch was admitted again under a larger capacity.
     pub replays: u32,
 }

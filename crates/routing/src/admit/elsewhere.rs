@@ -76,15 +76,15 @@ fn to_replica(
     true
 }
 
-/// Gives every choice a wave, and tells how many are used.
+/// Gives every choice a wave.
 pub(super) fn spill(
     batch: &Batch<'_>,
     queue: &Queue,
     mut room: Room<'_>,
     admission: &mut Admission,
-) -> u64 {
+) {
     let capacity = room.capacity;
-    let (waves, mut last) = (&mut admission.waves, 0);
+    let waves = &mut admission.waves;
     serve(batch, queue, &mut admission.fates, |fates, choice, bin| {
         let before = room.count(bin);
         if before < capacity {
@@ -93,11 +93,9 @@ pub(super) fn spill(
         // No capacity, no wave; and waves are numbered in a byte.
         match before.checked_div(capacity).map(u8::try_from) {
             Some(Ok(wave)) => {
-                last = last.max(wave);
                 waves.get_or_insert_with(|| vec![0; batch.route.choices()])[choice] = wave;
             }
             _ => fates[choice] = Fate::Dropped,
         }
     });
-    u64::from(last) + 1
 }

@@ -83,11 +83,6 @@ impl From<ByFate> for ExpertCount {
 // === impl ExpertCount ===
 
 impl ExpertCount {
-    /// Choices that room was given to, here or elsewhere.
-    pub(super) fn accepted(&self) -> u64 {
-        self.computed + self.rerouted + self.lost
-    }
-
     pub(super) fn check(&self, expert: usize) -> Result<(), RoutingError> {
         let parts = [
             self.computed,

@@ -62,8 +62,6 @@ fn rerouting_by_hand() {
     );
     assert_eq!((second.computed, second.received), (3, 1));
     assert_eq!(ledger.dropped_by_slot, [0, 1]);
-    // Room for 12, of which 11 are used.
-    assert_eq!(ledger.headroom, Some(1));
     // 6 choices need ceil(4 · CF) = 6: the first factor above 1.25.
     assert_eq!(
         ledger.smallest_sufficient_capacity_factor,
@@ -128,8 +126,7 @@ fn replicas_by_hand() {
     assert_eq!((two.fates[8], two.fates[11]), (Rerouted, Rerouted));
     assert_eq!((two.replica(8), two.replica(11), two.replica(0)), (1, 1, 0));
     assert_eq!((two.executed(&route, 8), &two.executed), (0, &None));
-    // Room for 4 in each of 4 pairs.
-    assert_eq!((two.capacity, two.room), (Some(4), Some(16)));
+    assert_eq!(two.capacity, Some(4));
     // No second worker: dropped.
     let one = admitted(&[&[0], &[1], &[0, 1]]);
     assert_eq!(dropped(&route, &one), [(4, 0), (5, 0)]);
@@ -152,7 +149,7 @@ fn a_receive_budget_by_hand() {
         ..rule(Overflow::DropPosition, 1.0)
     };
     let admission = admit_in(&route, &position, &context);
-    assert_eq!((admission.capacity, admission.room), (Some(6), Some(12)));
+    assert_eq!(admission.capacity, Some(6));
     assert_eq!(dropped(&route, &admission), [(3, 0), (4, 0), (5, 0)]);
     // By weight 3, 4 and 5 sixteenths are the lightest of its nine.
     let weight = CapacityConfig {
@@ -186,13 +183,10 @@ fn spilling_by_hand() {
         admission.waves.as_ref().unwrap()[..],
         [0, 0, 0, 0, 1, 0, 1, 1, 2, 0, 1, 2]
     );
-    assert_eq!((admission.capacity, admission.room), (Some(2), Some(18)));
+    assert_eq!(admission.capacity, Some(2));
     let context = AdmitContext::default();
     let ledger = OverflowLedger::tally(&route, &admission, &config, &context).unwrap();
-    assert_eq!(
-        (ledger.waves, ledger.spilled, ledger.headroom),
-        (3, 6, Some(6))
-    );
+    assert_eq!((ledger.waves, ledger.spilled), (3, 6));
 
     // 300 tokens for one expert with room for one a wave: 256 waves, and 44 are dropped.
     let many = Route {
@@ -319,11 +313,9 @@ fn free_experts_use_no_room() {
             Computed, Computed, Dropped
         ]
     );
-    // Room is that of the one expert.
-    assert_eq!(admission.room, Some(4));
     let ledger = OverflowLedger::tally(&route, &admission, &config, &context).unwrap();
     ledger.check_conservation().unwrap();
-    assert_eq!((ledger.headroom, ledger.totals().skipped), (Some(0), 3));
+    assert_eq!(ledger.totals().skipped, 3);
     let free = [FreeExpert::Null; 4];
     let context = AdmitContext {
         free: &free,
