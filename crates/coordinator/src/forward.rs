@@ -211,7 +211,7 @@ impl Coordinator {
             &exchange,
             &at,
             &ledger,
-            self.table.executed(&route, &admission),
+            self.table.executed(&route, &admission, &admission.fates),
         );
         let lanes = match input.want_lanes {
             true => lanes(&self.engine, &exchange, &at, &ledger, step),

@@ -265,14 +265,8 @@ impl HomeRun {
 
     /// Kept choices whose results were lost, ascending.
     pub fn lost(&self) -> Vec<u32> {
-        let missing = |at: &usize| {
-            let from = self.plan.results[*at];
-            from.chunk != OWN && self.results[from.chunk as usize].is_none()
-        };
-        (0..self.plan.choices())
-            .filter(missing)
-            .map(index)
-            .collect()
+        let answered = |chunk: usize| self.results[chunk].is_some();
+        self.plan.unanswered(answered)
     }
 
     /// Endpoints that did not answer in time.
@@ -308,8 +302,7 @@ impl HomeRun {
         let began = now_ns();
         let plan = self.plan.host(host);
         let piece = &plan.chunks[chunk];
-        let first_wave = plan.chunks.iter().take_while(|chunk| chunk.wave == 0);
-        let alone = index(first_wave.count().min(self.setup.credits));
+        let alone = plan.first_chunks(self.setup.credits);
         let extent = self
             .setup
             .extents

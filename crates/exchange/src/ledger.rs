@@ -1,8 +1,10 @@
 //! The traffic ledger: what follows from plans alone.
 
+use std::collections::BTreeMap;
+
 use expertmesh_wire::encoded_len;
 
-use crate::plan::Limits;
+use crate::plan::{Limits, index};
 use crate::shard_plan::{HostRows, ShardPlan};
 use crate::{COORDINATOR, ExchangeKind};
 
@@ -22,15 +24,30 @@ pub struct LinkCell {
 /// A pure function of plans and exchange kind: neither credits nor timing nor faults change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrafficLedger {
-    endpoints: usize,
-    cells: Vec<LinkCell>,
-    /// Of each cell's bytes, those of requests: shards and rows.
-    requests: Vec<u64>,
+    cells: Cells,
     /// Bytes of frames whose source and destination are the same endpoint: they never leave it.
     pub local_bytes: u64,
     /// Bytes that would have been sent besides, had each choice its own row.
     pub saved_by_dedup_bytes: u64,
 }
+
+/// Cells by source and destination: a square, or, where that would be large and mostly empty, what
+/// was counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cells {
+    Dense { endpoints: usize, cells: Vec<Cell> },
+    Sparse(Vec<BTreeMap<u32, Cell>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Cell {
+    link: LinkCell,
+    /// Of its bytes, those of requests: shards and rows.
+    requested: u64,
+}
+
+/// Endpoints up to which the cells are a square: 33 MB.
+const MOST_DENSE: usize = 1024;
 
 /// Number formats' row sizes as the ledger needs them.
 #[derive(Debug, Clone, Copy)]
@@ -42,12 +59,13 @@ struct Sizes {
 // === impl TrafficLedger ===
 
 impl TrafficLedger {
+    /// Endpoints up to which [`TrafficLedger::matrix`] is filled.
+    pub const MOST_IN_MATRIX: usize = MOST_DENSE;
+
     /// An empty ledger of `endpoints` endpoints.
     pub fn new(endpoints: usize) -> Self {
         Self {
-            endpoints,
-            cells: vec![LinkCell::default(); endpoints * endpoints],
-            requests: vec![0; endpoints * endpoints],
+            cells: Cells::new(endpoints),
             local_bytes: 0,
             saved_by_dedup_bytes: 0,
         }
@@ -81,17 +99,17 @@ impl TrafficLedger {
 
     /// Number of endpoints.
     pub fn endpoints(&self) -> usize {
-        self.endpoints
+        self.cells.endpoints()
     }
 
     /// What `source` sends to `destination`.
     pub fn cell(&self, source: u32, destination: u32) -> LinkCell {
-        self.cells[source as usize * self.endpoints + destination as usize]
+        self.cells.get(source, destination).link
     }
 
     /// Bytes of shards and rows that `source` sends to `destination`.
     pub fn requested(&self, source: u32, destination: u32) -> u64 {
-        self.requests[source as usize * self.endpoints + destination as usize]
+        self.cells.get(source, destination).requested
     }
 
     /// Bytes of results and outputs that `source` sends to `destination`.
@@ -101,33 +119,51 @@ impl TrafficLedger {
 
     /// Pairs that exchange anything: (source, destination, cell).
     pub fn links(&self) -> impl Iterator<Item = (u32, u32, LinkCell)> + '_ {
-        let n = self.endpoints;
         self.cells
-            .iter()
-            .enumerate()
-            .filter(|(_, cell)| cell.messages > 0)
-            .map(move |(at, cell)| {
-                (
-                    crate::plan::index(at / n),
-                    crate::plan::index(at % n),
-                    *cell,
-                )
-            })
+            .used()
+            .map(|(source, destination, cell)| (source, destination, cell.link))
+    }
+
+    /// Encoded bytes by source and destination; empty beyond [`TrafficLedger::MOST_IN_MATRIX`]
+    /// endpoints, whose square nobody would read.
+    pub fn matrix(&self) -> Vec<Vec<u64>> {
+        let n = self.endpoints();
+        if n > Self::MOST_IN_MATRIX {
+            return Vec::new();
+        }
+        let mut matrix = vec![vec![0; n]; n];
+        for (source, destination, cell) in self.links() {
+            matrix[source as usize][destination as usize] = cell.bytes;
+        }
+        matrix
     }
 
     /// Sums over all pairs.
     pub fn total(&self) -> LinkCell {
-        self.cells
-            .iter()
-            .fold(LinkCell::default(), |sum, cell| LinkCell {
+        self.links()
+            .fold(LinkCell::default(), |sum, (_, _, cell)| LinkCell {
                 messages: sum.messages + cell.messages,
                 rows: sum.rows + cell.rows,
                 bytes: sum.bytes + cell.bytes,
             })
     }
 
+    /// Counts a message of `rows` rows; `request` tells shards and rows from results and outputs. A
+    /// message of an endpoint to itself is local.
+    pub fn carry(&mut self, source: u32, destination: u32, rows: usize, bytes: u64, request: bool) {
+        if source == destination {
+            self.local_bytes += bytes;
+            return;
+        }
+        let cell = self.cells.at(source, destination);
+        cell.link.messages += 1;
+        cell.link.rows += rows as u64;
+        cell.link.bytes += bytes;
+        cell.requested += if request { bytes } else { 0 };
+    }
+
     fn shard(&mut self, shard: &ShardPlan, sizes: Sizes) {
-        let there = shard.shard_frame_len(sizes.row, self.endpoints);
+        let there = shard.shard_frame_len(sizes.row, self.endpoints());
         let back = shard.combined_frame_len(sizes.output_row);
         self.request(COORDINATOR, shard.home, shard.tokens, there);
         self.add(shard.home, COORDINATOR, shard.tokens, back);
@@ -152,20 +188,68 @@ impl TrafficLedger {
     }
 
     fn request(&mut self, source: u32, destination: u32, rows: usize, bytes: usize) {
-        if source != destination {
-            self.requests[source as usize * self.endpoints + destination as usize] += bytes as u64;
-        }
-        self.add(source, destination, rows, bytes);
+        self.carry(source, destination, rows, bytes as u64, true);
     }
 
     fn add(&mut self, source: u32, destination: u32, rows: usize, bytes: usize) {
-        if source == destination {
-            self.local_bytes += bytes as u64;
-            return;
+        self.carry(source, destination, rows, bytes as u64, false);
+    }
+}
+
+// === impl Cells ===
+
+impl Cells {
+    fn new(endpoints: usize) -> Self {
+        if endpoints <= MOST_DENSE {
+            return Self::Dense {
+                endpoints,
+                cells: vec![Cell::default(); endpoints * endpoints],
+            };
         }
-        let cell = &mut self.cells[source as usize * self.endpoints + destination as usize];
-        cell.messages += 1;
-        cell.rows += rows as u64;
-        cell.bytes += bytes as u64;
+        Self::Sparse(vec![BTreeMap::new(); endpoints])
+    }
+
+    fn endpoints(&self) -> usize {
+        match self {
+            Self::Dense { endpoints, .. } => *endpoints,
+            Self::Sparse(rows) => rows.len(),
+        }
+    }
+
+    fn get(&self, source: u32, destination: u32) -> Cell {
+        match self {
+            Self::Dense { endpoints, cells } => {
+                cells[source as usize * endpoints + destination as usize]
+            }
+            Self::Sparse(rows) => {
+                let cell = rows[source as usize].get(&destination);
+                cell.copied().unwrap_or_default()
+            }
+        }
+    }
+
+    fn at(&mut self, source: u32, destination: u32) -> &mut Cell {
+        match self {
+            Self::Dense { endpoints, cells } => {
+                &mut cells[source as usize * *endpoints + destination as usize]
+            }
+            Self::Sparse(rows) => rows[source as usize].entry(destination).or_default(),
+        }
+    }
+
+    /// Cells in which something was counted, by source and destination.
+    fn used(&self) -> Box<dyn Iterator<Item = (u32, u32, Cell)> + '_> {
+        match self {
+            Self::Dense { endpoints, cells } => {
+                let n = (*endpoints).max(1);
+                let used = cells.iter().enumerate();
+                let used = used.filter(|(_, cell)| cell.link.messages > 0);
+                Box::new(used.map(move |(at, cell)| (index(at / n), index(at % n), *cell)))
+            }
+            Self::Sparse(rows) => Box::new((0..).zip(rows).flat_map(|(source, row)| {
+                row.iter()
+                    .map(move |(destination, cell)| (source, *destination, *cell))
+            })),
+        }
     }
 }

@@ -3,7 +3,6 @@
 use expertmesh_telemetry::{Phase, StepRecord};
 
 use crate::ledger::TrafficLedger;
-use crate::plan::index;
 use crate::timeline::Timeline;
 
 /// Moments of a step on the coordinator's clock, nanoseconds.
@@ -162,12 +161,6 @@ impl Way {
             phases_ns[phase.index()] = ns;
         }
         let total = ledger.total();
-        let endpoints = index(ledger.endpoints());
-        let row = |from: u32| {
-            (0..endpoints)
-                .map(|to| ledger.cell(from, to).bytes)
-                .collect()
-        };
         StepRecord {
             step_ns: at.done - at.begun,
             exchange_ns: at.done - at.gated,
@@ -180,7 +173,7 @@ impl Way {
             local_bytes: ledger.local_bytes,
             saved_by_dedup_bytes: ledger.saved_by_dedup_bytes,
             messages: total.messages,
-            matrix: (0..endpoints).map(row).collect(),
+            matrix: ledger.matrix(),
             choices_per_worker,
             ..StepRecord::default()
         }

@@ -227,8 +227,7 @@ impl ShardPlan {
         for plan in plans {
             for at in 0..plan.hosts.len() {
                 let host = plan.host(at);
-                let first = host.chunks.iter().take_while(|chunk| chunk.wave == 0);
-                chunks[host.endpoint as usize] += index(first.count().min(credits));
+                chunks[host.endpoint as usize] += host.first_chunks(credits);
             }
         }
         chunks
@@ -245,7 +244,22 @@ impl ShardPlan {
 
     /// Length of the `COMBINED` frame that brings this plan's outputs back, if nothing is lost.
     pub fn combined_frame_len(&self, output_row_bytes: usize) -> usize {
-        encoded_len(TIMELINE_WORDS, self.tokens * output_row_bytes)
+        self.combined_frame_len_without(0, output_row_bytes)
+    }
+
+    /// The same if so many choices are lost, each of which it names.
+    pub fn combined_frame_len_without(&self, lost: usize, output_row_bytes: usize) -> usize {
+        encoded_len(TIMELINE_WORDS + lost, self.tokens * output_row_bytes)
+    }
+
+    /// Kept choices, ascending, whose results come with chunks that `answered` says are missing;
+    /// chunks are counted over all hosts.
+    pub fn unanswered(&self, answered: impl Fn(usize) -> bool) -> Vec<u32> {
+        let results = self.results.iter().enumerate();
+        results
+            .filter(|(_, from)| from.chunk != OWN && !answered(from.chunk as usize))
+            .map(|(at, _)| index(at))
+            .collect()
     }
 
     /// Position of `endpoint` in [`ShardPlan::hosts`].
@@ -443,6 +457,12 @@ fn lay_out(cursors: &mut [Cursor], waves: usize) -> (Vec<HostPlan>, Vec<Segment>
 // === impl HostRows ===
 
 impl HostRows<'_> {
+    /// Chunks that are sent before their home's `credits` are used up or results are waited for.
+    pub fn first_chunks(&self, credits: usize) -> u32 {
+        let first = self.chunks.iter().take_while(|chunk| chunk.wave == 0);
+        index(first.count().min(credits))
+    }
+
     /// Calls `each` with the chunks of a segment of these rows. A row that fits no chunk goes alone.
     fn cut(&self, segment: &Segment, limits: Limits, mut each: impl FnMut(Chunk)) {
         let rows = segment.rows.end;

@@ -177,7 +177,29 @@ impl Missing<'_> {
 impl HostTable {
     /// Endpoint of the worker that computes a choice; `None` if none does.
     pub fn host_of(&self, route: &Route, admission: &Admission, choice: usize) -> Option<u32> {
-        if !matches!(admission.fates[choice], Fate::Computed | Fate::Rerouted) {
+        self.host_at(route, admission, choice, admission.fates[choice])
+    }
+
+    /// Choices computed by each worker, in the order of their ids; `fates` is the last word on
+    /// each choice.
+    pub fn executed(&self, route: &Route, admission: &Admission, fates: &[Fate]) -> Vec<u64> {
+        let mut counts = vec![0; self.endpoints().saturating_sub(1)];
+        for (choice, fate) in fates.iter().enumerate() {
+            if let Some(host) = self.host_at(route, admission, choice, *fate) {
+                counts[host as usize - 1] += 1;
+            }
+        }
+        counts
+    }
+
+    fn host_at(
+        &self,
+        route: &Route,
+        admission: &Admission,
+        choice: usize,
+        fate: Fate,
+    ) -> Option<u32> {
+        if !matches!(fate, Fate::Computed | Fate::Rerouted) {
             return None;
         }
         let target = Target {
@@ -186,16 +208,5 @@ impl HostTable {
             wave: 0,
         };
         self.host(target.pack())
-    }
-
-    /// Choices computed by each worker, in the order of their ids.
-    pub fn executed(&self, route: &Route, admission: &Admission) -> Vec<u64> {
-        let mut counts = vec![0; self.endpoints().saturating_sub(1)];
-        for choice in 0..route.choices() {
-            if let Some(host) = self.host_of(route, admission, choice) {
-                counts[host as usize - 1] += 1;
-            }
-        }
-        counts
     }
 }

@@ -122,7 +122,8 @@ impl ExpertKind {
     }
 
     /// Weight matrices of `hidden * ffn` values.
-    const fn matrices(self) -> usize {
+    #[must_use]
+    pub const fn matrices(self) -> usize {
         match self {
             Self::Swiglu => 3,
             Self::Mlp => 2,

@@ -1,0 +1,204 @@
+//! What a network takes for a number of rows.
+
+use expertmesh_kernels::math;
+use expertmesh_topology::Device;
+
+use crate::costs::{ExpertCosts, ExpertTable, float, whole};
+use crate::layer::{Layer, NetworkShape};
+
+/// Rows of one expert that a thread computes together; a hot expert's rows are so many tasks. As
+/// the worker has it.
+const BLOCK_ROWS: u32 = 128;
+
+/// The time of one network on one kind of device.
+#[derive(Debug, Clone)]
+pub(crate) enum NetworkCost {
+    /// `[BLOCK_ROWS + 1]` nanoseconds by rows, from measurements.
+    Table(Vec<u64>),
+    /// From the device's peaks.
+    Roofline {
+        row_ns: f64,
+        weights_ns: f64,
+        launch_ns: f64,
+    },
+}
+
+/// Work that several threads may share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Shared {
+    /// All of it on one thread, nanoseconds.
+    pub(crate) total_ns: u64,
+    /// The longest piece that cannot be cut.
+    pub(crate) longest_ns: u64,
+    /// Pieces.
+    pub(crate) pieces: u64,
+}
+
+/// Rows of a batch by expert, of which only those that were counted are read.
+#[derive(Debug, Default)]
+pub(crate) struct RowCounts {
+    rows: Vec<u32>,
+    touched: Vec<u32>,
+}
+
+// === impl NetworkCost ===
+
+impl NetworkCost {
+    pub(crate) fn new(
+        costs: &ExpertCosts,
+        layer: &Layer,
+        shape: NetworkShape,
+        on: &Device,
+    ) -> Self {
+        let fits = |table: &&ExpertTable| {
+            table.hidden == layer.hidden
+                && table.ffn == shape.ffn
+                && table.matrices == shape.matrices
+                && table.weight_bytes == shape.weight_bytes
+        };
+        if let Some(table) = costs.tables.iter().find(fits) {
+            return Self::Table((0..=BLOCK_ROWS).map(|rows| table.ns(rows)).collect());
+        }
+        let flops_per_ns = on.flops * on.efficiency / 1e9;
+        let bytes_per_ns = on.memory_bytes_per_s * costs.bandwidth_share / 1e9;
+        Self::Roofline {
+            row_ns: float(shape.flops_per_row) / flops_per_ns,
+            weights_ns: float(shape.weight_bytes) / bytes_per_ns,
+            launch_ns: if shape.matrices == 0 {
+                0.0
+            } else {
+                float(on.launch_ns)
+            },
+        }
+    }
+
+    /// The time of a batch with these rows of each active expert.
+    pub(crate) fn of(&self, rows: impl Iterator<Item = u32>) -> Shared {
+        match self {
+            Self::Table(by_rows) => {
+                let block = |rows: u32| by_rows[rows as usize];
+                let full = block(BLOCK_ROWS);
+                let mut shared = Shared::default();
+                for rows in rows.filter(|rows| *rows > 0) {
+                    let (blocks, rest) = (u64::from(rows / BLOCK_ROWS), rows % BLOCK_ROWS);
+                    shared.total_ns += blocks * full;
+                    shared.pieces += blocks;
+                    if blocks > 0 {
+                        shared.longest_ns = shared.longest_ns.max(full);
+                    }
+                    if rest > 0 {
+                        shared.total_ns += block(rest);
+                        shared.pieces += 1;
+                        shared.longest_ns = shared.longest_ns.max(block(rest));
+                    }
+                }
+                shared
+            }
+            Self::Roofline {
+                row_ns,
+                weights_ns,
+                launch_ns,
+            } => {
+                let (mut all, mut active) = (0u64, 0u64);
+                for rows in rows.filter(|rows| *rows > 0) {
+                    all += u64::from(rows);
+                    active += 1;
+                }
+                let work = (float(all) * row_ns).max(float(active) * weights_ns);
+                let total_ns = whole(work + float(active) * launch_ns);
+                Shared {
+                    total_ns,
+                    longest_ns: total_ns,
+                    pieces: 1,
+                }
+            }
+        }
+    }
+}
+
+// === impl ExpertTable ===
+
+impl ExpertTable {
+    /// The time of `rows` rows, nanoseconds. `exp` and `log` are those of the kernels: the same bits
+    /// on every machine.
+    pub fn ns(&self, rows: u32) -> u64 {
+        if rows == 0 {
+            return 0;
+        }
+        let above = self.points.partition_point(|(at, _)| *at < rows);
+        if let Some((at, ns)) = self.points.get(above)
+            && *at == rows
+        {
+            return whole(*ns);
+        }
+        let Some(last) = self.points.len().checked_sub(1) else {
+            return 0;
+        };
+        if last == 0 {
+            let (at, ns) = self.points[0];
+            // One point says what a row costs, and nothing of fewer rows than its own.
+            return whole(ns * float(u64::from(rows.max(at))) / float(u64::from(at)));
+        }
+        let right = above.clamp(1, last);
+        let ((x0, y0), (x1, y1)) = (self.points[right - 1], self.points[right]);
+        let (x0, x1, x) = (log(x0), log(x1), log(rows));
+        let (y0, y1) = (math::log(single(y0)), math::log(single(y1)));
+        let y = y0 + (y1 - y0) * ((x - x0) / (x1 - x0));
+        whole(f64::from(math::exp(y)))
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The pieces that `threads` threads make of it, and how long each takes.
+    pub(crate) fn cut(&self, threads: usize) -> (u64, u64) {
+        let parts = self.pieces.clamp(1, threads.max(1) as u64);
+        (parts, self.total_ns.div_ceil(parts).max(self.longest_ns))
+    }
+}
+
+// === impl RowCounts ===
+
+impl RowCounts {
+    pub(crate) fn new(experts: usize) -> Self {
+        Self {
+            rows: vec![0; experts],
+            touched: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn count(&mut self, expert: u32) {
+        let rows = &mut self.rows[expert as usize];
+        if *rows == 0 {
+            self.touched.push(expert);
+        }
+        *rows += 1;
+    }
+
+    /// Experts that have rows.
+    pub(crate) fn active(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// Their rows, in the order in which they were first counted; forgets them.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = u32> + '_ {
+        let rows = &mut self.rows;
+        self.touched
+            .drain(..)
+            .map(|expert| std::mem::take(&mut rows[expert as usize]))
+    }
+}
+
+fn log(rows: u32) -> f32 {
+    math::log(single(f64::from(rows)))
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "24 bits are more than a measurement has"
+)]
+fn single(value: f64) -> f32 {
+    value as f32
+}

@@ -1,0 +1,126 @@
+//! Messages on their way: ports as FIFO servers, latency, seeded noise.
+
+use std::collections::BTreeMap;
+
+use expertmesh_topology::{Fabric, Hop, Passage, Path, Port};
+
+use crate::config::PortUse;
+use crate::costs::whole;
+
+/// Ports and what passed them.
+#[derive(Debug)]
+pub(crate) struct Net<'a> {
+    fabric: &'a Fabric,
+    seed: u64,
+    ports: Vec<Port>,
+    uses: Vec<PortUse>,
+    /// Times as long, by endpoint; empty if no link is slow.
+    slow: Vec<f64>,
+    /// Messages between a pair so far, where its path is noisy.
+    numbers: BTreeMap<(u32, u32), u64>,
+}
+
+/// A message, as the net sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parcel {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) bytes: u64,
+    /// The first of its exchange from this sender to this peer.
+    pub(crate) first: bool,
+}
+
+// === impl Net ===
+
+impl<'a> Net<'a> {
+    pub(crate) fn new(fabric: &'a Fabric, slow: Vec<f64>) -> Self {
+        Self {
+            fabric,
+            seed: fabric.topology().seed,
+            ports: vec![Port::default(); fabric.ports()],
+            uses: vec![PortUse::default(); fabric.ports()],
+            slow,
+            numbers: BTreeMap::new(),
+        }
+    }
+
+    /// A message leaves its sender: when its first and last bit are at the receiver's port.
+    pub(crate) fn leave(&mut self, parcel: Parcel, now_ns: u64) -> Passage {
+        let mut path = self.path(parcel);
+        if parcel.first {
+            path.hops[0].hold_ns += path.per_peer_ns;
+        }
+        let noise_ns = self.noise_ns(&path, parcel);
+        let (ports, uses) = (&mut self.ports, &mut self.uses);
+        path.leave(now_ns, parcel.bytes, noise_ns, |hop, window, bytes| {
+            take(ports, uses, hop, window, bytes)
+        })
+    }
+
+    /// Its first bit is at the receiver's port: when its last bit is with the receiver.
+    pub(crate) fn arrive(&mut self, parcel: Parcel, at: Passage) -> u64 {
+        let path = self.path(parcel);
+        let (ports, uses) = (&mut self.ports, &mut self.uses);
+        let passed = path.arrive(at, parcel.bytes, |hop, window, bytes| {
+            take(ports, uses, hop, window, bytes)
+        });
+        passed.end_ns
+    }
+
+    /// How long a short notice takes, ports aside.
+    pub(crate) fn latency_ns(&self, from: u32, to: u32) -> u64 {
+        self.fabric.path(from, to).latency_ns
+    }
+
+    pub(crate) fn into_uses(self) -> Vec<PortUse> {
+        self.uses
+    }
+
+    fn path(&self, parcel: Parcel) -> Path {
+        let mut path = self.fabric.path(parcel.from, parcel.to);
+        if !self.slow.is_empty() {
+            let factor = self.slow[parcel.from as usize].max(self.slow[parcel.to as usize]);
+            for hop in &mut path.hops {
+                hop.bytes_per_ns /= factor;
+            }
+        }
+        path
+    }
+
+    fn noise_ns(&mut self, path: &Path, parcel: Parcel) -> u64 {
+        if path.jitter_ns == 0 && path.loss <= 0.0 {
+            return 0;
+        }
+        let Parcel {
+            from, to, bytes, ..
+        } = parcel;
+        let number = self.numbers.entry((from, to)).or_default();
+        let noise = path.noise_ns(self.seed, from, to, *number, bytes);
+        *number += 1;
+        noise
+    }
+}
+
+fn take(
+    ports: &mut [Port],
+    uses: &mut [PortUse],
+    hop: Hop,
+    window: Passage,
+    bytes: u64,
+) -> Passage {
+    let at = hop.port.index();
+    let passed = ports[at].take(window.begin_ns, window.end_ns, bytes, hop);
+    let one = &mut uses[at];
+    one.bytes += bytes;
+    one.busy_ns += ports[at].free_ns - passed.begin_ns + hop.hold_ns;
+    one.queued_ns += passed.begin_ns - hop.hold_ns - window.begin_ns;
+    passed
+}
+
+/// `ns` so many times as long.
+pub(crate) fn slowed(ns: u64, factor: f64) -> u64 {
+    if factor == 1.0 {
+        return ns;
+    }
+    whole(crate::costs::float(ns) * factor)
+}

@@ -1,0 +1,265 @@
+//! A run: all endpoints of a cluster under one clock, event by event.
+//!
+//! Reading order: [`World`] here, what endpoints and messages are (`parts`), how tasks get their
+//! threads and what they take (`tasks`), then who does what: the coordinator (`front`), a home of
+//! tokens (`home`), a host of experts (`host`), failures (`fail`), and what is told at the end
+//! (`finish`).
+
+mod fail;
+mod finish;
+mod front;
+mod home;
+mod host;
+mod parts;
+mod tasks;
+
+use std::collections::BTreeSet;
+
+use expertmesh_exchange::LossCause;
+use expertmesh_topology::Passage;
+
+use crate::config::{EndpointUse, Fault, Lane, SimConfig, SimRun, StepInput};
+use crate::cpu::Cpus;
+use crate::error::SimError;
+use crate::experts::RowCounts;
+use crate::log::{Entry, Log};
+use crate::net::Net;
+use crate::queue::{Event, Queue};
+use crate::run::front::Front;
+use crate::run::home::HomeSlot;
+use crate::run::parts::{Endpoint, Group, Kind, Message, Task};
+use crate::simulator::Simulator;
+
+/// Everything that a run changes.
+pub(crate) struct World<'a> {
+    sim: &'a Simulator,
+    now: u64,
+    queue: Queue,
+    net: Net<'a>,
+    cpus: Cpus,
+    log: Log,
+    ends: Vec<Endpoint>,
+    uses: Vec<EndpointUse>,
+    messages: Vec<Message>,
+    /// Homes of all steps, those of a step in the order of its shards.
+    homes: Vec<HomeSlot>,
+    steps: Vec<Front<'a>>,
+    groups: Vec<Group>,
+    free_groups: Vec<u32>,
+    /// Steps that are not over.
+    open: usize,
+    /// What the coordinator knows of its workers, by endpoint id.
+    down: Vec<Option<LossCause>>,
+    /// Who knows that whose streams have ended.
+    gone: BTreeSet<(u32, u32)>,
+    counts: RowCounts,
+    lanes: Vec<Lane>,
+    events: u64,
+}
+
+// === impl World ===
+
+impl<'a> World<'a> {
+    pub(crate) fn new(sim: &'a Simulator, inputs: &[StepInput<'a>]) -> Self {
+        let config = sim.config();
+        let fabric = sim.fabric();
+        let endpoints = fabric.endpoints();
+        let cores: Vec<u32> = match sim.costs().on_cores {
+            true => (0..)
+                .zip(fabric.hosts())
+                .map(|(at, _)| fabric.cores_of_host(at))
+                .collect(),
+            false => vec![u32::MAX; fabric.hosts().len()],
+        };
+        let mut cpus = Cpus::new(&cores, crate::costs::whole(sim.costs().slice_ns));
+        let mut ends = Vec::with_capacity(endpoints);
+        for endpoint in 0..count(endpoints) {
+            let host = fabric.host_of(endpoint);
+            cpus.add(host, true);
+            (0..config.threads).for_each(|_| cpus.add(host, false));
+            ends.push(Endpoint::new(
+                config.threads,
+                slow_compute(config, endpoint),
+            ));
+        }
+        let mut world = Self {
+            sim,
+            now: 0,
+            queue: Queue::default(),
+            net: Net::new(fabric, slow_links(config, endpoints)),
+            cpus,
+            log: Log::new(config.log),
+            ends,
+            uses: vec![EndpointUse::default(); endpoints],
+            messages: Vec::new(),
+            homes: Vec::new(),
+            steps: inputs.iter().map(|input| Front::new(*input)).collect(),
+            groups: Vec::new(),
+            free_groups: Vec::new(),
+            open: inputs.len(),
+            down: sim.down().to_vec(),
+            gone: BTreeSet::new(),
+            counts: RowCounts::new(config.layer.experts + config.layer.free_experts),
+            lanes: Vec::new(),
+            events: 0,
+        };
+        world.prepare(inputs);
+        world
+    }
+
+    /// Steps and faults that are known to come; workers that are down already.
+    fn prepare(&mut self, inputs: &[StepInput<'a>]) {
+        for (step, input) in (0..).zip(inputs) {
+            self.queue.push(input.begins_ns, Event::Begins(step));
+        }
+        for (at, fault) in (0..).zip(&self.sim.config().faults) {
+            if let Fault::Lost { at_ns, .. } = fault {
+                self.queue.push(*at_ns, Event::Fault(at));
+            }
+        }
+        for endpoint in 1..count(self.ends.len()) {
+            let Some(cause) = self.down[endpoint as usize].clone() else {
+                continue;
+            };
+            self.ends[endpoint as usize].is_down = true;
+            if let LossCause::Disconnected(_) = cause {
+                let others = (0..count(self.ends.len())).filter(|other| *other != endpoint);
+                self.gone.extend(others.map(|other| (other, endpoint)));
+            }
+        }
+    }
+
+    /// Lets things happen until every step is over.
+    pub(crate) fn finish(mut self) -> Result<(SimRun, Vec<Option<LossCause>>), SimError> {
+        while self.open > 0 {
+            let Some((at, event)) = self.queue.pop() else {
+                let step = self.steps.iter().position(|step| step.outcome.is_none());
+                return Err(SimError::Stuck {
+                    step: step.unwrap_or(0),
+                    now_ns: self.now,
+                });
+            };
+            debug_assert!(at >= self.now, "time goes one way");
+            self.now = at;
+            self.events += 1;
+            self.happen(event);
+        }
+        self.told()
+    }
+
+    #[inline]
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Departs(message) => self.departs(message),
+            Event::Reaches(message) => {
+                let one = &self.messages[message as usize];
+                let parcel = one.parcel();
+                let window = Passage {
+                    begin_ns: self.now,
+                    end_ns: one.last_bit_ns,
+                };
+                let at = self.net.arrive(parcel, window);
+                self.queue.push(at, Event::Arrives(message));
+            }
+            Event::Arrives(message) => self.arrives(message),
+            Event::Thread(thread) => self.thread_ended(thread),
+            Event::Timer(endpoint) => {
+                self.ends[endpoint as usize].timer_ns = u64::MAX;
+                if !self.ends[endpoint as usize].is_down {
+                    self.push(endpoint, Task::Tick);
+                }
+            }
+            Event::Begins(step) => self.begins(step),
+            Event::Fault(fault) => self.fails(fault),
+        }
+    }
+
+    fn departs(&mut self, message: u32) {
+        let one = &mut self.messages[message as usize];
+        let (from, to) = (one.from, one.to);
+        // What was still in the hands of an endpoint that failed never leaves it.
+        if self.ends[from as usize].is_down {
+            return;
+        }
+        let parcel = one.parcel();
+        one.departed_ns = self.now;
+        self.uses[from as usize].sent_bytes += one.bytes;
+        let (rows, bytes, request) = (one.rows, one.bytes, one.kind.is_request());
+        if one.kind.is_counted() {
+            let step = &mut self.steps[one.step as usize];
+            step.carried.carry(from, to, rows as usize, bytes, request);
+        }
+        let passed = self.net.leave(parcel, self.now);
+        self.messages[message as usize].last_bit_ns = passed.end_ns;
+        self.queue.push(passed.begin_ns, Event::Reaches(message));
+    }
+
+    fn arrives(&mut self, message: u32) {
+        let Message {
+            kind,
+            from,
+            to,
+            bytes,
+            ..
+        } = self.messages[message as usize];
+        if kind == Kind::Closed {
+            return self.push(to, Task::Closed(from));
+        }
+        self.log.add(self.now, Entry::Message, from, to, bytes);
+        if self.ends[to as usize].is_down {
+            return;
+        }
+        self.uses[to as usize].received_bytes += bytes;
+        self.message_lane(message);
+        self.push(to, Task::Read(message));
+    }
+
+    /// Keeps a piece of somebody's time, if lanes are asked for.
+    fn lane(&mut self, lane: impl FnOnce(u64) -> Lane) {
+        if self.sim.config().lanes {
+            self.lanes.push(lane(self.now));
+        }
+    }
+
+    fn message_lane(&mut self, message: u32) {
+        let one = &self.messages[message as usize];
+        let Some(phase) = one.kind.phase() else {
+            return;
+        };
+        let (endpoint, peer, step) = (one.from, Some(one.to), u64::from(one.step));
+        let (begin_ns, bytes) = (one.departed_ns, one.bytes);
+        self.lane(|end_ns| Lane {
+            endpoint,
+            phase,
+            step,
+            begin_ns,
+            end_ns,
+            peer,
+            bytes,
+        });
+    }
+}
+
+fn slow_compute(config: &SimConfig, of: u32) -> f64 {
+    let factor = |fault: &Fault| match *fault {
+        Fault::SlowCompute { endpoint, factor } if endpoint == of => factor,
+        _ => 1.0,
+    };
+    config.faults.iter().map(factor).fold(1.0, f64::max)
+}
+
+fn slow_links(config: &SimConfig, endpoints: usize) -> Vec<f64> {
+    let mut slow = Vec::new();
+    for fault in &config.faults {
+        if let Fault::SlowLink { endpoint, factor } = *fault {
+            slow.resize(endpoints, 1.0);
+            slow[endpoint as usize] = factor.max(slow[endpoint as usize]);
+        }
+    }
+    slow
+}
+
+/// Numbers of endpoints, messages and shards are below 2^32.
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,134 @@
+//! What a run tells at its end.
+
+use expertmesh_exchange::{
+    COORDINATOR, ExchangeKind, HostTable, LossCause, ShardMoments, TrafficLedger, Way,
+};
+use expertmesh_routing::Fate;
+use expertmesh_telemetry::StepRecord;
+
+use crate::config::{EndpointUse, SimRun, SimStep};
+use crate::error::SimError;
+use crate::run::World;
+use crate::run::front::Front;
+
+// === impl World ===
+
+impl World<'_> {
+    /// The steps' records; an error if one failed. With it what the coordinator knows of its
+    /// workers now.
+    pub(super) fn told(mut self) -> Result<(SimRun, Vec<Option<LossCause>>), SimError> {
+        let mut steps = Vec::with_capacity(self.steps.len());
+        for at in 0..self.steps.len() {
+            steps.push(self.step_told(at)?);
+        }
+        let threads = 1 + self.sim.config().threads;
+        let mut endpoints = std::mem::take(&mut self.uses);
+        for (at, one) in endpoints.iter_mut().enumerate() {
+            self.add_threads(one, at * threads, threads);
+        }
+        let (digest, log) = self.log.finish();
+        let run = SimRun {
+            steps,
+            endpoints,
+            ports: self.net.into_uses(),
+            took_ns: self.now,
+            events: self.events,
+            digest,
+            log,
+        };
+        Ok((run, self.down))
+    }
+
+    fn add_threads(&self, one: &mut EndpointUse, first: usize, threads: usize) {
+        for thread in first..first + threads {
+            let (busy_ns, waited_ns) = self.cpus.sums(super::count(thread));
+            match thread == first {
+                true => one.io_ns += busy_ns,
+                false => one.compute_ns += busy_ns,
+            }
+            one.waited_ns += waited_ns;
+        }
+    }
+
+    fn step_told(&mut self, at: usize) -> Result<SimStep, SimError> {
+        let config = self.sim.config();
+        let homes = {
+            let front = &self.steps[at];
+            let first = front.first_home as usize;
+            first..first + front.plan.shards.len()
+        };
+        let front = &mut self.steps[at];
+        if let Some(Err(error)) = front.outcome.take() {
+            return Err(error.into());
+        }
+        let slots = &mut self.homes[homes];
+        let mut lost: Vec<(u32, LossCause)> = Vec::new();
+        let way = match config.exchange {
+            ExchangeKind::Star => {
+                let run = slots.first_mut().and_then(|slot| slot.run.take());
+                let line = run.map(|run| {
+                    lost.extend(run.home.late());
+                    run.moments.timeline(front.at.done, front.at.shared)
+                });
+                Way::of_star(line.unwrap_or_default(), &front.at)
+            }
+            ExchangeKind::AllToAll => {
+                let moments = slots.iter().filter_map(|slot| {
+                    Some(ShardMoments {
+                        packed: slot.packed_ns,
+                        received: slot.received_ns,
+                        left: slot.left_ns,
+                        arrived: slot.arrived_ns?,
+                        line: slot.line,
+                        clock_error: 0,
+                    })
+                });
+                Way::of_shards(moments, &front.at)
+            }
+        };
+        if let Some(conductor) = &front.conductor {
+            lost.extend(conductor.late());
+        }
+        // Workers that were called late are down until they are heard of again.
+        for (endpoint, cause) in &lost {
+            self.down[*endpoint as usize].get_or_insert_with(|| cause.clone());
+        }
+        for slot in slots.iter_mut() {
+            lost.append(&mut slot.late);
+        }
+        lost.sort_by_key(|(endpoint, _)| *endpoint);
+        lost.dedup_by_key(|(endpoint, _)| *endpoint);
+        for slot in slots.iter() {
+            let shard = &front.plan.shards[slot.shard as usize];
+            let came = slot.endpoint == COORDINATOR || slot.arrived_ns.is_some();
+            match came {
+                true => slot.lost.iter().for_each(|at| {
+                    front.fates[shard.kept.origin[*at as usize] as usize] = Fate::Lost;
+                }),
+                false => shard.kept.origin.iter().for_each(|at| {
+                    front.fates[*at as usize] = Fate::Lost;
+                }),
+            }
+        }
+        let record = record(front, &way, self.sim.table());
+        let (step, mut lanes) = (at as u64, Vec::new());
+        if config.lanes {
+            lanes.extend(self.lanes.iter().filter(|lane| lane.step == step));
+        }
+        Ok(SimStep {
+            record,
+            ledger: std::mem::replace(&mut front.plan.ledger, TrafficLedger::new(0)),
+            carried: std::mem::replace(&mut front.carried, TrafficLedger::new(0)),
+            critical_endpoint: way.critical,
+            fates: std::mem::take(&mut front.fates),
+            lost,
+            lanes,
+        })
+    }
+}
+
+fn record(front: &Front<'_>, way: &Way, table: &HostTable) -> StepRecord {
+    let input = front.input;
+    let executed = table.executed(input.route, input.admission, &front.fates);
+    way.record(&front.at, &front.plan.ledger, executed)
+}

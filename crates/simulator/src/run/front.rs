@@ -1,0 +1,353 @@
+//! The coordinator: gate, plan, shards out and outputs back.
+
+use expertmesh_exchange::{
+    COORDINATOR, Conductor, ConductorAction, ExchangeKind, KeptChoices, LossCause, Missing,
+    PlanRules, StepError, StepMoments, StepPlan, TrafficLedger,
+};
+use expertmesh_experts::INLINE_NS;
+use expertmesh_routing::Fate;
+use expertmesh_telemetry::Phase;
+use expertmesh_wire::RemoteError;
+
+use crate::config::{Lane, StepInput};
+use crate::experts::Shared;
+use crate::log::Entry;
+use crate::run::home::HomeSlot;
+use crate::run::parts::{Kind, Message, Task, Work};
+use crate::run::{World, count};
+
+/// Rough speed of one core on the gate's product, flops per nanosecond, for the choice of where it
+/// runs; as the coordinator has it.
+const GATE_FLOPS_PER_NS: u64 = 20;
+/// Tokens that one task routes.
+const BLOCK_TOKENS: u64 = 64;
+/// Multiply-adds of a combine per nanosecond, for the same choice.
+pub(super) const ADDS_PER_NS: u64 = 6;
+/// A combine of more pieces than this runs on the pool.
+const MOST_PIECES: u64 = 8;
+/// Rows of a block of a combine.
+const BLOCK_ROWS: u64 = 64;
+
+/// The coordinator's side of a step.
+pub(super) struct Front<'a> {
+    pub(super) input: StepInput<'a>,
+    pub(super) plan: StepPlan,
+    pub(super) fates: Vec<Fate>,
+    pub(super) at: StepMoments,
+    pub(super) conductor: Option<Conductor>,
+    pub(super) deadline_ns: u64,
+    /// Its first home among those of the run.
+    pub(super) first_home: u32,
+    pub(super) carried: TrafficLedger,
+    pub(super) outcome: Option<Result<(), StepError>>,
+    /// The shard that is being packed.
+    packing: Option<u32>,
+    /// Outputs are being put together.
+    is_collecting: bool,
+}
+
+// === impl Front ===
+
+impl<'a> Front<'a> {
+    pub(super) fn new(input: StepInput<'a>) -> Self {
+        Self {
+            input,
+            plan: StepPlan {
+                shards: Vec::new(),
+                ledger: TrafficLedger::new(0),
+                extents: Vec::new(),
+            },
+            fates: Vec::new(),
+            at: StepMoments::default(),
+            conductor: None,
+            deadline_ns: u64::MAX,
+            first_home: 0,
+            carried: TrafficLedger::new(0),
+            outcome: None,
+            packing: None,
+            is_collecting: false,
+        }
+    }
+}
+
+// === impl World ===
+
+impl World<'_> {
+    pub(super) fn begins(&mut self, step: u32) {
+        let front = &mut self.steps[step as usize];
+        front.at.begun = self.now;
+        front.deadline_ns = self.now.saturating_add(self.sim.config().deadline_ns);
+        self.push(COORDINATOR, Task::Check(step));
+    }
+
+    /// The input is fit: the gate, inline if it is short.
+    pub(super) fn checked(&mut self, step: u32) {
+        let layer = &self.sim.config().layer;
+        let front = &mut self.steps[step as usize];
+        front.at.checked = self.now;
+        let tokens = front.input.route.tokens as u64;
+        let columns = layer.experts + layer.free_experts;
+        let flops = 2 * tokens * (layer.hidden * columns) as u64;
+        let total_ns = self.sim.costs().gate.ns(tokens, flops);
+        let cost = Shared {
+            total_ns,
+            longest_ns: 0,
+            pieces: tokens.div_ceil(BLOCK_TOKENS),
+        };
+        let inline = flops / GATE_FLOPS_PER_NS <= INLINE_NS;
+        self.compute(COORDINATOR, Work::Gate(step), cost, inline);
+    }
+
+    pub(super) fn gated(&mut self, step: u32) {
+        let front = &mut self.steps[step as usize];
+        front.at.gated = self.now;
+        let begin_ns = front.at.checked;
+        self.step_lane(step, Phase::Gate, begin_ns);
+        self.push_urgent(COORDINATOR, Task::Plan(step));
+    }
+
+    /// The plan is made, by the code that makes it for real.
+    pub(super) fn planned(&mut self, step: u32) {
+        let config = self.sim.config();
+        let input = self.steps[step as usize].input;
+        let down: Vec<(u32, LossCause)> = (0..)
+            .zip(&self.down)
+            .filter_map(|(id, cause)| cause.clone().map(|cause| (id, cause)))
+            .collect();
+        let mut admission = std::borrow::Cow::Borrowed(input.admission);
+        let missing = Missing {
+            step: u64::from(step),
+            down: &down,
+            on_loss: config.on_loss,
+            names: self.sim.names(),
+        };
+        let homes = match down.is_empty() {
+            true => Ok((1..count(self.ends.len())).collect()),
+            false => {
+                let table = self.sim.table();
+                missing.settle(config.exchange, table, input.route, admission.to_mut())
+            }
+        };
+        let homes: Vec<u32> = match homes {
+            Ok(homes) => homes,
+            Err(error) => {
+                self.steps[step as usize].fates.clone_from(&admission.fates);
+                return self.over(step, Err(error));
+            }
+        };
+        let rules = PlanRules {
+            kind: config.exchange,
+            homes: &homes,
+            table: self.sim.table(),
+            limits: self.sim.limits(),
+            output_row_bytes: config.layer.output_row_bytes(),
+            one_by_one: config.layer.one_by_one,
+            credits: config.credits,
+        };
+        let kept = |range| KeptChoices::new(input.route, &admission, range);
+        let plan = StepPlan::new(kept, input.route.tokens, &rules);
+        let first_home = count(self.homes.len());
+        for (shard, at) in plan.shards.iter().zip(0..) {
+            self.homes.push(HomeSlot::new(step, at, shard.home));
+        }
+        let messages = plan.ledger.total().messages;
+        self.log.add(self.now, Entry::Planned, step, 0, messages);
+        let front = &mut self.steps[step as usize];
+        front.carried = TrafficLedger::new(plan.ledger.endpoints());
+        front.carried.saved_by_dedup_bytes = plan.ledger.saved_by_dedup_bytes;
+        front.fates = admission.into_owned().fates;
+        front.at.planned = self.now;
+        front.first_home = first_home;
+        front.plan = plan;
+        let begin_ns = front.at.gated;
+        self.step_lane(step, Phase::Plan, begin_ns);
+        match config.exchange {
+            ExchangeKind::Star => self.star_begins(step, first_home),
+            ExchangeKind::AllToAll => self.shards_begin(step),
+        }
+    }
+
+    fn shards_begin(&mut self, step: u32) {
+        let front = &mut self.steps[step as usize];
+        let homes: Vec<u32> = front.plan.shards.iter().map(|shard| shard.home).collect();
+        front.conductor = Some(Conductor::new(
+            u64::from(step),
+            &homes,
+            self.sim.names(),
+            self.now,
+            front.deadline_ns,
+            self.sim.config().on_loss,
+        ));
+        let deadline_ns = front.deadline_ns;
+        self.arm(COORDINATOR, deadline_ns);
+        self.pump_shards(step);
+    }
+
+    /// Carries out what the conductor asks for, one shard at a time: the first message is on its
+    /// way while the next is packed.
+    pub(super) fn pump_shards(&mut self, step: u32) {
+        loop {
+            let front = &mut self.steps[step as usize];
+            if front.packing.is_some() {
+                return;
+            }
+            let Some(conductor) = &mut front.conductor else {
+                return;
+            };
+            match conductor.poll() {
+                None => return,
+                Some(ConductorAction::SendShard { shard }) => {
+                    let home = front.plan.shards[shard].home;
+                    if self.gone.contains(&(COORDINATOR, home)) {
+                        let conductor = self.steps[step as usize].conductor.as_mut();
+                        if let Some(conductor) = conductor {
+                            conductor.on_home_lost(home, super::fail::gone());
+                        }
+                        continue;
+                    }
+                    front.packing = Some(count(shard));
+                    if self.sim.config().resident {
+                        self.shard_is_there(step, count(shard));
+                        continue;
+                    }
+                    return self.push(COORDINATOR, Task::SendShard(step));
+                }
+                Some(ConductorAction::Finish) => return self.collect(step),
+                Some(ConductorAction::Fail(error)) => return self.over(step, Err(error)),
+            }
+        }
+    }
+
+    fn shard_message(&self, step: u32, shard: u32) -> Message {
+        let front = &self.steps[step as usize];
+        let of = &front.plan.shards[shard as usize];
+        let home = front.first_home + shard;
+        let mut message = Message::new(Kind::Shard, (COORDINATOR, of.home), home, step);
+        message.rows = count(of.plan.tokens);
+        let endpoints = self.ends.len();
+        let row_bytes = self.sim.config().layer.row_bytes();
+        message.bytes = of.plan.shard_frame_len(row_bytes, endpoints) as u64;
+        message
+    }
+
+    pub(super) fn pack_shard(&mut self, step: u32, at: u64) -> u64 {
+        let Some(shard) = self.steps[step as usize].packing else {
+            return 0;
+        };
+        let message = self.shard_message(step, shard);
+        let ns = self.sim.costs().pack.ns(message.bytes);
+        self.messages.push(message);
+        self.homes[message.home as usize].message = count(self.messages.len() - 1);
+        self.homes[message.home as usize].packed_ns = at + ns;
+        ns
+    }
+
+    pub(super) fn shard_packed(&mut self, step: u32) {
+        let front = &mut self.steps[step as usize];
+        let Some(shard) = front.packing.take() else {
+            return;
+        };
+        let home = front.first_home + shard;
+        let message = self.homes[home as usize].message;
+        self.push(COORDINATOR, Task::Write(message, 1));
+        self.pump_shards(step);
+    }
+
+    /// A home that has its tokens begins at once.
+    fn shard_is_there(&mut self, step: u32, shard: u32) {
+        self.steps[step as usize].packing = None;
+        let message = self.shard_message(step, shard);
+        let home = &mut self.homes[message.home as usize];
+        home.packed_ns = self.now;
+        self.messages.push(message);
+        self.on_shard(count(self.messages.len() - 1));
+    }
+
+    /// Outputs of a shard are at the coordinator, or an error in their place.
+    pub(super) fn on_combined(&mut self, home: u32, error: Option<RemoteError>) {
+        let slot = &mut self.homes[home as usize];
+        let (step, endpoint) = (slot.step, slot.endpoint);
+        let front = &mut self.steps[step as usize];
+        let Some(conductor) = &mut front.conductor else {
+            return;
+        };
+        // It was late, but it lives.
+        if let Some(LossCause::Deadline { .. }) = self.down[endpoint as usize] {
+            self.down[endpoint as usize] = None;
+        }
+        match error {
+            Some(error) => conductor.on_shard_failed(endpoint, error),
+            None => {
+                if let Some(shard) = conductor.awaited(endpoint) {
+                    slot.arrived_ns = Some(self.now.max(slot.packed_ns));
+                    conductor.on_combined(shard);
+                }
+            }
+        }
+        self.pump_shards(step);
+    }
+
+    /// Everything is here: outputs in token order.
+    pub(super) fn collect(&mut self, step: u32) {
+        let config = self.sim.config();
+        let front = &mut self.steps[step as usize];
+        if front.outcome.is_some() || std::mem::replace(&mut front.is_collecting, true) {
+            return;
+        }
+        let tokens = front.input.route.tokens as u64;
+        let hidden = config.layer.hidden as u64;
+        let bytes = tokens * config.layer.output_row_bytes() as u64;
+        let total_ns = match (config.exchange, config.resident) {
+            (_, true) => 0,
+            (ExchangeKind::AllToAll, false) => self.sim.costs().collect.ns(bytes),
+            (ExchangeKind::Star, false) => {
+                let rows = front.plan.shards.iter().map(|one| one.plan.choices());
+                let rows = rows.sum::<usize>() as u64;
+                let read = rows * config.layer.row_bytes() as u64;
+                self.sim.costs().combine.ns(rows, read + bytes)
+            }
+        };
+        let choices = tokens * config.layer.top_k as u64;
+        let pieces = (choices + tokens) * hidden / ADDS_PER_NS / INLINE_NS + 1;
+        let cost = Shared {
+            total_ns,
+            longest_ns: 0,
+            pieces: tokens.div_ceil(BLOCK_ROWS),
+        };
+        self.compute(
+            COORDINATOR,
+            Work::Collect(step),
+            cost,
+            pieces <= MOST_PIECES,
+        );
+    }
+
+    pub(super) fn collected(&mut self, step: u32, began_ns: u64) {
+        self.step_lane(step, Phase::Combine, began_ns);
+        self.over(step, Ok(()));
+    }
+
+    pub(super) fn over(&mut self, step: u32, outcome: Result<(), StepError>) {
+        let front = &mut self.steps[step as usize];
+        if front.outcome.is_some() {
+            return;
+        }
+        front.at.done = self.now;
+        front.outcome = Some(outcome);
+        let took = self.now - front.at.begun;
+        self.open -= 1;
+        self.log.add(self.now, Entry::Over, step, 0, took);
+    }
+
+    pub(super) fn step_lane(&mut self, step: u32, phase: Phase, begin_ns: u64) {
+        self.lane(|end_ns| Lane {
+            endpoint: COORDINATOR,
+            phase,
+            step: u64::from(step),
+            begin_ns,
+            end_ns,
+            peer: None,
+            bytes: 0,
+        });
+    }
+}

@@ -1,0 +1,253 @@
+//! Being host to experts: reading, batches, results.
+
+use expertmesh_exchange::{COORDINATOR, Cohort, ExchangeKind, HostAction, estimate_ns};
+use expertmesh_experts::INLINE_NS;
+use expertmesh_telemetry::Phase;
+use expertmesh_wire::{Times, encoded_len};
+
+use crate::config::Lane;
+use crate::costs::whole;
+use crate::log::Entry;
+use crate::queue::Event;
+use crate::run::parts::{Batch, Kind, Message, Task, Work};
+use crate::run::{World, count};
+
+// === impl World ===
+
+impl World<'_> {
+    /// What taking a message in costs.
+    pub(super) fn reading_ns(&self, message: u32) -> u64 {
+        let one = &self.messages[message as usize];
+        let read = self.sim.costs().read.ns(one.bytes);
+        match one.kind {
+            Kind::Shard => read + self.shard_plan_ns(one.home),
+            _ => read,
+        }
+    }
+
+    /// A message is in.
+    pub(super) fn read(&mut self, message: u32) {
+        let Message { kind, home, .. } = self.messages[message as usize];
+        match kind {
+            Kind::Shard => self.on_shard(message),
+            Kind::Rows => self.on_rows(message),
+            Kind::Results => self.on_results(message),
+            Kind::Combined => self.on_combined(home, None),
+            Kind::Failed => {
+                let error = self.homes[home as usize].error.clone();
+                self.on_combined(home, error);
+            }
+            // It is its own task.
+            Kind::Closed => {}
+        }
+    }
+
+    /// Rows for experts of this worker.
+    pub(super) fn on_rows(&mut self, message: u32) {
+        let config = self.sim.config();
+        let one = &mut self.messages[message as usize];
+        one.times.received_ns = self.now;
+        let Message {
+            to,
+            home,
+            host,
+            chunk,
+            step,
+            ..
+        } = *one;
+        let front = &self.steps[step as usize];
+        let shard = self.homes[home as usize].shard as usize;
+        let rows = front.plan.shards[shard].plan.host(host as usize);
+        let choices = rows.chunks[chunk as usize].choices.clone();
+        let extent = match config.exchange {
+            ExchangeKind::Star => rows.first_chunks(config.credits),
+            ExchangeKind::AllToAll => front.plan.extents[to as usize],
+        };
+        for expert in &rows.experts[choices.clone()] {
+            self.counts.count(*expert);
+        }
+        let active = self.counts.active() as u64;
+        self.counts.drain().for_each(drop);
+        let expert = config.layer.expert;
+        let cost_ns = estimate_ns(
+            choices.len() as u64 * expert.flops_per_row,
+            active * expert.weight_bytes,
+            (choices.len() * config.layer.row_bytes()) as u64,
+        );
+        let cohort = Cohort::new(u64::from(step), extent, cost_ns);
+        self.costs_of_jobs(message, cost_ns);
+        let machine = &mut self.ends[to as usize].host;
+        machine.on_rows(u64::from(message), choices.len(), cohort, self.now);
+        self.pump_host(to);
+    }
+
+    /// Remembers what computing a chunk alone would cost, in a field that results do not use yet.
+    fn costs_of_jobs(&mut self, message: u32, cost_ns: u64) {
+        self.messages[message as usize].times.computed_ns = cost_ns;
+    }
+
+    /// Starts the host machine's next batch, if it has any.
+    pub(super) fn pump_host(&mut self, endpoint: u32) {
+        let now = self.now;
+        let one = &mut self.ends[endpoint as usize];
+        one.host.on_tick(now);
+        let Some(HostAction::Run(jobs)) = one.host.poll() else {
+            if let Some(deadline_ns) = one.host.deadline_ns() {
+                self.arm(endpoint, deadline_ns);
+            }
+            return;
+        };
+        let costs = self.sim.costs();
+        let row_bytes = self.sim.config().layer.row_bytes() as u64;
+        let (mut estimate, mut replies_ns, mut rows, mut choices) = (0, 0, 0, 0);
+        for job in &jobs {
+            let message = self.messages[count_of(*job)];
+            estimate += message.times.computed_ns;
+            let shard = self.homes[message.home as usize].shard as usize;
+            let plan = &self.steps[message.step as usize].plan.shards[shard].plan;
+            let host = plan.host(message.host as usize);
+            let of = host.chunks[message.chunk as usize].choices.clone();
+            rows += u64::from(message.rows);
+            choices += of.len() as u64;
+            replies_ns += costs
+                .reply
+                .ns(encoded_len(0, of.len() * row_bytes as usize) as u64);
+            for expert in &host.experts[of] {
+                self.counts.count(*expert);
+            }
+        }
+        let mut cost = self.sim.experts_on(endpoint).of(self.counts.drain());
+        let copied = crate::costs::float((rows + choices) * row_bytes) * costs.experts.byte_ns;
+        cost.total_ns += whole(copied + costs.experts.batch_ns) + replies_ns;
+        let batch = count(jobs.len());
+        self.log.add(now, Entry::Batch, endpoint, batch, choices);
+        self.ends[endpoint as usize].batch = Some(Batch {
+            jobs,
+            started_ns: now,
+            replies_ns,
+        });
+        self.compute(endpoint, Work::Batch(endpoint), cost, estimate <= INLINE_NS);
+    }
+
+    /// A batch is computed: its results go home.
+    pub(super) fn batch_done(&mut self, endpoint: u32) {
+        let Some(batch) = self.ends[endpoint as usize].batch.take() else {
+            return;
+        };
+        let started_ns = batch.started_ns;
+        let computed_ns = self.now.saturating_sub(batch.replies_ns).max(started_ns);
+        let jobs = count(batch.jobs.len());
+        let took = self.now - started_ns;
+        self.log.add(self.now, Entry::Batched, endpoint, jobs, took);
+        self.ends[endpoint as usize].host.on_done();
+        let first = count(self.messages.len());
+        let row_bytes = self.sim.config().layer.row_bytes();
+        let mut sent_ns = computed_ns;
+        for job in &batch.jobs {
+            let rows = self.messages[count_of(*job)];
+            self.batch_lanes(&rows, started_ns, computed_ns);
+            let shard = self.homes[rows.home as usize].shard as usize;
+            let plan = &self.steps[rows.step as usize].plan.shards[shard].plan;
+            let host = plan.host(rows.host as usize);
+            let choices = host.chunks[rows.chunk as usize].choices.len();
+            let back = (endpoint, rows.from);
+            let mut message = Message::new(Kind::Results, back, rows.home, rows.step);
+            (message.host, message.chunk) = (rows.host, rows.chunk);
+            message.rows = count(choices);
+            message.bytes = encoded_len(0, choices * row_bytes) as u64;
+            sent_ns = (sent_ns + self.sim.costs().reply.ns(message.bytes)).min(self.now);
+            message.times = Times {
+                received_ns: rows.times.received_ns,
+                started_ns,
+                computed_ns,
+                sent_ns,
+            };
+            self.messages.push(message);
+        }
+        self.push(endpoint, Task::Write(first, jobs));
+        for message in first..first + jobs {
+            let one = &self.messages[message as usize];
+            if one.to == endpoint {
+                let (step, rows, bytes) = (one.step as usize, one.rows as usize, one.bytes);
+                self.steps[step]
+                    .carried
+                    .carry(endpoint, endpoint, rows, bytes, false);
+                self.on_results(message);
+            }
+        }
+        self.pump_host(endpoint);
+    }
+
+    fn batch_lanes(&mut self, rows: &Message, started_ns: u64, computed_ns: u64) {
+        if !self.sim.config().lanes {
+            return;
+        }
+        let (endpoint, peer, step) = (rows.to, Some(rows.from), u64::from(rows.step));
+        let spans = [
+            (Phase::Queue, rows.times.received_ns, started_ns),
+            (Phase::Experts, started_ns, computed_ns),
+        ];
+        for (phase, begin_ns, end_ns) in spans {
+            self.lane(|_| Lane {
+                endpoint,
+                phase,
+                step,
+                begin_ns,
+                end_ns,
+                peer,
+                bytes: rows.bytes,
+            });
+        }
+    }
+
+    /// An endpoint looks at its deadlines at `deadline_ns`, or on the grid of its timers.
+    pub(super) fn arm(&mut self, endpoint: u32, deadline_ns: u64) {
+        let grid = whole(self.sim.costs().timer_ns).max(1);
+        let at = deadline_ns
+            .div_ceil(grid)
+            .saturating_mul(grid)
+            .max(self.now);
+        let one = &mut self.ends[endpoint as usize];
+        if at < one.timer_ns {
+            one.timer_ns = at;
+            self.queue.push(at, Event::Timer(endpoint));
+        }
+    }
+
+    /// Ends what is late.
+    pub(super) fn tick(&mut self, endpoint: u32) {
+        let now = self.now;
+        let mut next = u64::MAX;
+        for home in self.ends[endpoint as usize].homes.clone() {
+            if let Some(run) = &mut self.homes[home as usize].run {
+                match run.home.deadline_ns() <= now {
+                    true => run.home.on_tick(now),
+                    false => next = next.min(run.home.deadline_ns()),
+                }
+            }
+            self.pump_home(home);
+        }
+        if endpoint == COORDINATOR {
+            for step in 0..count(self.steps.len()) {
+                let front = &mut self.steps[step as usize];
+                if let (Some(conductor), None) = (&mut front.conductor, &front.outcome) {
+                    match conductor.deadline_ns() <= now {
+                        true => conductor.on_tick(now),
+                        false => next = next.min(conductor.deadline_ns()),
+                    }
+                    self.pump_shards(step);
+                }
+            }
+        } else {
+            self.pump_host(endpoint);
+        }
+        if next < u64::MAX {
+            self.arm(endpoint, next);
+        }
+    }
+}
+
+/// Keys of jobs are numbers of messages.
+fn count_of(job: u64) -> usize {
+    usize::try_from(job).unwrap_or(usize::MAX)
+}

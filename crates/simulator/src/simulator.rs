@@ -1,0 +1,143 @@
+//! A cluster that is not there.
+
+use std::sync::Arc;
+
+use expertmesh_exchange::{HostTable, Limits, LossCause};
+use expertmesh_routing::{Admission, Route};
+use expertmesh_topology::{Fabric, Topology};
+
+use crate::config::{SimConfig, SimRun, SimStep, StepInput};
+use crate::costs::{Costs, float, whole};
+use crate::error::SimError;
+use crate::experts::{NetworkCost, Shared};
+use crate::run::World;
+
+/// Machines, links, costs and a layer: steps run on them under an event clock.
+///
+/// A worker that was lost in one run stays lost in the next, as for a real coordinator.
+#[derive(Debug)]
+pub struct Simulator {
+    fabric: Fabric,
+    costs: Costs,
+    config: SimConfig,
+    table: HostTable,
+    names: Arc<[String]>,
+    /// Routed and shared experts, by device of the topology.
+    experts: Vec<NetworkCost>,
+    shared: Vec<Option<NetworkCost>>,
+    down: Vec<Option<LossCause>>,
+}
+
+// === impl Simulator ===
+
+impl Simulator {
+    /// A cluster of as many workers as the placement has, on the hosts of `topology`.
+    ///
+    /// # Errors
+    /// [`SimError`]: a topology without room for them, costs that are no times, or an option that
+    /// contradicts another.
+    pub fn new(topology: &Topology, costs: Costs, config: SimConfig) -> Result<Self, SimError> {
+        let fabric = Fabric::new(topology, config.placement.workers())?;
+        config.validate(fabric.endpoints())?;
+        costs.validate()?;
+        let network =
+            |shape, device| NetworkCost::new(&costs.experts, &config.layer, shape, device);
+        let devices = &topology.devices;
+        let experts = devices.iter().map(|on| network(config.layer.expert, on));
+        let shared = devices
+            .iter()
+            .map(|on| config.layer.shared.map(|shape| network(shape, on)));
+        let workers = (1..fabric.endpoints()).map(|id| format!("worker-{}", id - 1));
+        let names = std::iter::once("coordinator".to_owned()).chain(workers);
+        Ok(Self {
+            experts: experts.collect(),
+            shared: shared.collect(),
+            names: names.collect(),
+            table: HostTable::new(&config.placement).with_free(config.layer.free_experts),
+            down: vec![None; fabric.endpoints()],
+            fabric,
+            costs,
+            config,
+        })
+    }
+
+    /// One step of its own.
+    ///
+    /// # Errors
+    /// [`SimError::Step`] if it fails as it would for real.
+    pub fn step(&mut self, route: &Route, admission: &Admission) -> Result<SimStep, SimError> {
+        let input = StepInput {
+            route,
+            admission,
+            begins_ns: 0,
+        };
+        let mut run = self.run(&[input])?;
+        run.steps
+            .pop()
+            .ok_or(SimError::Stuck { step: 0, now_ns: 0 })
+    }
+
+    /// Steps that are under way at the same time, and everything that is told of them. They share
+    /// ports, cores and the queues of experts.
+    ///
+    /// # Errors
+    /// [`SimError::Step`] for the first of them that fails.
+    pub fn run(&mut self, inputs: &[StepInput<'_>]) -> Result<SimRun, SimError> {
+        let (run, down) = World::new(self, inputs).finish()?;
+        self.down = down;
+        Ok(run)
+    }
+
+    /// Machines and links.
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// What work takes.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// Layer, placement and options.
+    pub fn config(&self) -> &SimConfig {
+        &self.config
+    }
+
+    /// Names of the endpoints by id.
+    pub fn names(&self) -> &Arc<[String]> {
+        &self.names
+    }
+
+    /// Why a worker is down, by endpoint id.
+    pub fn down(&self) -> &[Option<LossCause>] {
+        &self.down
+    }
+
+    pub(crate) fn table(&self) -> &HostTable {
+        &self.table
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.config.layer.limits(self.config.chunk_bytes)
+    }
+
+    pub(crate) fn experts_on(&self, endpoint: u32) -> &NetworkCost {
+        &self.experts[self.device(endpoint)]
+    }
+
+    /// What a home computes itself: its shared expert for all of its tokens, and its choices of
+    /// free experts, which are copies.
+    pub(crate) fn own_cost(&self, endpoint: u32, tokens: usize, free: usize) -> Shared {
+        let rows = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let shared = self.shared[self.device(endpoint)].as_ref();
+        let mut cost = shared.map_or(Shared::default(), |one| one.of([rows].into_iter()));
+        let copied = (tokens + free) * self.config.layer.row_bytes();
+        cost.total_ns += whole(float(copied as u64) * self.costs.experts.byte_ns);
+        cost
+    }
+
+    fn device(&self, endpoint: u32) -> usize {
+        let host = self.fabric.host_of(endpoint) as usize;
+        self.fabric.hosts()[host].device as usize
+    }
+}
