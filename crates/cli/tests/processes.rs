@@ -57,7 +57,16 @@ fn a_run_through_a_stack_says_what_works() {
     let input = golden("mixtral").join("input.safetensors");
     let directory = tempfile::tempdir().unwrap();
     let output = directory.path().join("out.safetensors");
-    let run = ["run", "--coordinator", &address, "--layer", "1"];
+    let model = golden("mixtral");
+    let run = [
+        "run",
+        "--coordinator",
+        &address,
+        "--layer",
+        "1",
+        "--model",
+        text(&model),
+    ];
     let files = ["--input", text(&input), "--output", text(&output)];
     let words = [
         "a stack of 2 layers",
