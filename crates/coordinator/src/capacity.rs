@@ -39,6 +39,6 @@ impl Coordinator {
     /// as each borrows the coordinator.
     pub fn swap_capacity(&mut self, other: &mut CapacityState) {
         swap(&mut self.config.capacity, &mut other.rule);
-        swap(self.grown.get_mut(), &mut other.grown);
+        swap(self.decider.grown.get_mut(), &mut other.grown);
     }
 }

@@ -67,7 +67,7 @@ impl Coordinator {
     ) -> Result<(Array2<f32>, Exchange), CoordinatorError> {
         let hidden = self.hidden();
         let mut out = self.engine.take_output(tokens * hidden);
-        let choices = tokens * self.gate.config().top_k;
+        let choices = tokens * self.decider.gate.config().top_k;
         let cost_ns = ((choices + tokens) * hidden) as u64 / ADDS_PER_NS;
         let pieces = usize::try_from(cost_ns / INLINE_NS + 1).unwrap_or(usize::MAX);
         let span = debug_span!(spans::COMBINE);

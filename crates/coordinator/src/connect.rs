@@ -1,15 +1,14 @@
 //! Bringing a cluster up: describe, configure and connect its workers.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use expertmesh_exchange::{
     COORDINATOR, ClockMap, ExchangeKind, HostTable, Limits, LossCause, OnLoss,
 };
 use expertmesh_experts::{ComputePool, HomeExperts};
-use expertmesh_placement::Placement;
-use expertmesh_routing::{Domains, Gate};
+
 use expertmesh_transport::{
     CloseReason, LinkOptions, StreamHello, StreamSink, TransportError, WorkerClient, boot_id,
     monotonic_ns, open_stream,
@@ -18,6 +17,7 @@ use expertmesh_wire::{format_to_wire, protocol_version, v1};
 use tracing::{info, instrument};
 
 use crate::config::CoordinatorConfig;
+use crate::decide::Decider;
 use crate::engine::Engine;
 use crate::error::CoordinatorError;
 
@@ -28,19 +28,13 @@ pub struct Coordinator {
     pub(crate) config: CoordinatorConfig,
     pub(crate) endpoints: Vec<v1::Endpoint>,
     pub(crate) session: u64,
-    pub(crate) gate: Arc<Gate>,
-    /// The gate with the selection bias that steps have moved; `None` before the first.
-    pub(crate) moved_gate: Mutex<Option<Arc<Gate>>>,
+    pub(crate) decider: Decider,
     pub(crate) home: HomeExperts,
     pub(crate) table: HostTable,
-    /// The same for policies that look at it: worker `w` is domain `w`.
-    pub(crate) domains: Arc<Domains>,
     pub(crate) limits: Limits,
     pub(crate) compute: ComputePool,
     pub(crate) engine: Arc<Engine>,
     pub(crate) next_step: AtomicU64,
-    /// The capacity that steps grew to, for the policy that grows; 0 for none.
-    pub(crate) grown: AtomicU64,
     workers: Vec<WorkerClient>,
     watchdog: tokio::task::JoinHandle<()>,
 }
@@ -79,11 +73,7 @@ impl Coordinator {
         compute: ComputePool,
     ) -> Result<Self, CoordinatorError> {
         config.validate()?;
-        let gate = config.source.gate()?;
-        let gate = Arc::new(match config.force {
-            None => gate,
-            Some(kind) => gate.with_kind(kind)?,
-        });
+        let decider = Decider::new(&config)?;
         let home = config.source.home()?;
         let described = describe_all(&config).await?;
         let endpoints = endpoints(&config);
@@ -128,16 +118,13 @@ impl Coordinator {
             "cluster is up"
         );
         Ok(Self {
-            domains: Arc::new(domains(&config.placement)?),
             table: HostTable::new(&config.placement).with_free(home.free()),
             limits,
-            gate,
-            moved_gate: Mutex::new(None),
+            decider,
             home,
             compute,
             engine,
             next_step: AtomicU64::new(0),
-            grown: AtomicU64::new(0),
             workers,
             watchdog,
             endpoints,
@@ -202,14 +189,6 @@ fn endpoints(config: &CoordinatorConfig) -> Vec<v1::Endpoint> {
             address: address.clone(),
         });
     std::iter::once(coordinator).chain(workers).collect()
-}
-
-/// Which workers hold each expert.
-fn domains(placement: &Placement) -> Result<Domains, CoordinatorError> {
-    let of: Vec<&[u32]> = (0..placement.experts())
-        .map(|expert| placement.replicas(expert))
-        .collect();
-    Ok(Domains::new(&of, placement.workers())?)
 }
 
 /// Unique enough among the coordinators of a set of workers: moment and process.

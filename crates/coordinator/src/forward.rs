@@ -1,15 +1,11 @@
 //! One step: hidden states in, outputs in token order out.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use expertmesh_exchange::{LossCause, Missing, StepError, StepMoments, TrafficLedger};
 use expertmesh_experts::HomeRows;
-use expertmesh_kernels::{Format, round_bf16};
-use expertmesh_routing::{
-    Admission, AdmitContext, DepthRoute, Fate, Gate, Overflow, OverflowLedger, Route, SlotMix,
-    admit,
-};
+use expertmesh_routing::{Admission, DepthRoute, Fate, Gate, OverflowLedger, Route, SlotMix};
 use expertmesh_telemetry::{Lane, StepRecord, spans};
 use expertmesh_transport::monotonic_ns;
 use ndarray::{ArcArray2, Array2};
@@ -19,7 +15,7 @@ use crate::combine::{late, lost_origins};
 use crate::connect::Coordinator;
 use crate::engine::Exchange;
 use crate::error::CoordinatorError;
-use crate::gate::{GateJob, Routed};
+use crate::gate::Routed;
 use crate::input::StepInput;
 use crate::lanes::lanes;
 use crate::plan::Planned;
@@ -88,30 +84,14 @@ impl Coordinator {
     ) -> Result<StepOutput, CoordinatorError> {
         // What a step costs includes the look at its input.
         let begun = monotonic_ns();
-        self.check_input(&x, &input)?;
-        let x = self.in_form(x);
+        self.config
+            .check_input(&x, &input, self.decider.gate.config())?;
+        let x = self.config.in_form(x);
         let step = self.next_step.fetch_add(1, Ordering::Relaxed);
         let span = info_span!(spans::STEP, step, tokens = x.nrows());
         self.forward_step(step, begun, x, input)
             .instrument(span)
             .await
-    }
-
-    /// Hidden states row by row, in the model's format: what a bf16 model is given, bf16 holds.
-    pub(crate) fn in_form(&self, x: ArcArray2<f32>) -> ArcArray2<f32> {
-        let x = if x.is_standard_layout() {
-            x
-        } else {
-            x.as_standard_layout().to_shared()
-        };
-        if self.rule().dtype == Format::F32 {
-            return x;
-        }
-        let mut x = x.into_owned();
-        if let Some(values) = x.as_slice_mut() {
-            round_bf16(values);
-        }
-        x.into_shared()
     }
 
     /// Takes an output's memory back for later steps: fresh memory costs a page fault for every
@@ -136,7 +116,7 @@ impl Coordinator {
         let (mut input, tokens) = (input, x.nrows());
         input.padding = around.mask(input.padding.as_deref(), tokens);
         let input = Arc::new(input);
-        let job = self.gate_job(step, x, &input);
+        let job = self.decider.job(&self.config, step, x, &input);
         let gating = job.run(&self.compute).instrument(debug_span!(spans::GATE));
         let Routed {
             route,
@@ -146,12 +126,11 @@ impl Coordinator {
         if mix.is_some() {
             around.mixed();
         }
-        self.move_bias(&route)?;
+        self.decider.move_bias(&self.config, &route)?;
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
-        let context = self.admit_context(step, &input);
-        let mut admission = self.admit(&route, &context)?;
-        self.grow(&admission);
+        let context = self.decider.context(&self.config, step, &input);
+        let mut admission = self.decider.admit(&self.config, &route, &context)?;
         let homes = self.settle_losses(step, &route, &mut admission)?;
         let Planned {
             kept,
@@ -240,36 +219,6 @@ impl Coordinator {
         })
     }
 
-    fn check_input(&self, x: &ArcArray2<f32>, input: &StepInput) -> Result<(), CoordinatorError> {
-        let hidden = self.config.source.spec().hidden;
-        if x.ncols() != hidden {
-            let expected = format!("{hidden}, the layer's");
-            return Err(CoordinatorError::field("hidden", x.ncols(), expected));
-        }
-        let router = self.gate.config();
-        input.check(x.nrows(), router.top_k)?;
-        if input.replay.is_some() && !router.needs().replay {
-            let held = "choices of an earlier run";
-            let expected = format!("none, because the gate is {} and not replay", router.kind);
-            return Err(CoordinatorError::field("replay", held, expected));
-        }
-        let left = input.absent.iter().flatten().any(|absent| *absent);
-        if left && self.config.source.spec().capacity.is_some() {
-            let held = "tokens that left the stack";
-            let expected = "none, because the layer's own capacity rule counts every token";
-            return Err(CoordinatorError::field("absent", held, expected));
-        }
-        if u32::try_from(x.len()).is_err() {
-            let held = format!("{} tokens", x.nrows());
-            return Err(CoordinatorError::field(
-                "tokens",
-                held,
-                "fewer than 2^32 elements a step",
-            ));
-        }
-        check_finite(x)
-    }
-
     /// Marks choices whose host is down as lost, or fails; returns the workers that can be homes.
     fn settle_losses(
         &self,
@@ -290,75 +239,9 @@ impl Coordinator {
         Ok(missing.settle(self.config.exchange, &self.table, route, admission)?)
     }
 
-    fn gate_job(&self, step: u64, x: ArcArray2<f32>, input: &Arc<StepInput>) -> GateJob {
-        GateJob {
-            gate: self.current_gate(),
-            x,
-            input: Arc::clone(input),
-            domains: Arc::clone(&self.domains),
-            seed: self.config.seed,
-            step: input.at_step.unwrap_or(step),
-            layer: self.config.source.spec().layer,
-            training: self.config.training,
-        }
-    }
-
     /// The gate as the steps so far have left it.
     pub fn current_gate(&self) -> Arc<Gate> {
-        let moved = self.moved_gate.lock();
-        let moved = moved.unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(moved.as_ref().unwrap_or(&self.gate))
-    }
-
-    /// Moves the selection bias by what a step's tokens chose, where the run asks for it. Steps
-    /// under way at the same time move it in the order in which they were gated.
-    fn move_bias(&self, route: &Route) -> Result<(), CoordinatorError> {
-        let Some(update) = &self.config.bias_update else {
-            return Ok(());
-        };
-        let moved = self.moved_gate.lock();
-        let mut moved = moved.unwrap_or_else(PoisonError::into_inner);
-        let gate = moved.as_ref().unwrap_or(&self.gate);
-        let next = gate.with_moved_bias(update, &route.demand())?;
-        *moved = Some(Arc::new(next));
-        Ok(())
-    }
-
-    /// What a step is admitted under.
-    fn admit_context(&self, step: u64, input: &StepInput) -> AdmitContext<'_> {
-        let grown = self.grown.load(Ordering::Relaxed);
-        AdmitContext {
-            seed: self.config.seed,
-            step: input.at_step.unwrap_or(step),
-            layer: self.config.source.spec().layer,
-            first_token: input.first_token,
-            sequence: input.sequence,
-            domains: Some(&self.domains),
-            grown: (grown > 0).then_some(grown),
-            free: &self.gate.config().free,
-        }
-    }
-
-    /// What capacity leaves of the gate's choices: by the run's rule where it limits anything,
-    /// else by the model's own.
-    fn admit(
-        &self,
-        route: &Route,
-        context: &AdmitContext<'_>,
-    ) -> Result<Admission, CoordinatorError> {
-        let config = &self.config.capacity;
-        let own = self.config.source.spec().capacity;
-        match own.filter(|_| config.overflow == Overflow::Dropless) {
-            None => Ok(admit(route, config, context)?),
-            Some(own) => Ok(own.admit(route, context.sequence, self.rule().dtype)?),
-        }
-    }
-
-    /// Remembers a capacity that had to grow, for the steps to come.
-    fn grow(&self, admission: &Admission) {
-        if let (1.., Some(capacity)) = (admission.replays, admission.capacity) {
-            self.grown.fetch_max(capacity, Ordering::Relaxed);
-        }
+        self.decider.current_gate()
     }
 }
 
@@ -377,26 +260,5 @@ impl StepGuard<'_> {
 impl Drop for StepGuard<'_> {
     fn drop(&mut self) {
         self.coordinator.engine.finish(self.step);
-    }
-}
-
-/// Every hidden state is finite. The whole batch is read before every step, so the usual answer
-/// comes from a loop that vectorises and the search for the culprit starts only when there is one.
-fn check_finite(x: &ArcArray2<f32>) -> Result<(), CoordinatorError> {
-    let all_finite = |values: &[f32]| {
-        values
-            .chunks(1024)
-            .all(|chunk| chunk.iter().fold(true, |all, one| all & one.is_finite()))
-    };
-    if x.as_slice().is_some_and(all_finite) {
-        return Ok(());
-    }
-    match x.indexed_iter().find(|(_, value)| !value.is_finite()) {
-        None => Ok(()),
-        Some(((token, element), value)) => Err(CoordinatorError::NotFinite {
-            token,
-            element,
-            value: *value,
-        }),
     }
 }

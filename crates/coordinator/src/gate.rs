@@ -90,7 +90,7 @@ impl GateJob {
         }
     }
 
-    fn in_blocks(self) -> Result<Routed, RoutingError> {
+    pub(crate) fn in_blocks(self) -> Result<Routed, RoutingError> {
         let rows = self.x.as_slice().unwrap_or_default();
         let (tokens, hidden) = (self.x.nrows(), self.x.ncols());
         let config = self.gate.config();
@@ -124,6 +124,39 @@ impl GateJob {
         };
         let route = self.gate.join(logits, blocks, context.padding)?;
         Ok(self.routed(route))
+    }
+
+    /// The route of tokens whose scores `logits` `[tokens, E]` are there already.
+    pub(crate) fn of_logits(
+        self,
+        logits: Vec<f32>,
+        tokens: usize,
+    ) -> Result<Route, CoordinatorError> {
+        let config = self.gate.config();
+        let (columns, needs) = (config.columns(), config.needs());
+        if logits.len() != tokens * columns {
+            let expected = format!("{tokens} rows of {columns}");
+            return Err(CoordinatorError::field("logits", logits.len(), expected));
+        }
+        if matches!(config.kind, Kind::Soft { .. }) || needs.token_ids || needs.replay {
+            let expected = "one that chooses by its logits alone; give it hidden states";
+            return Err(CoordinatorError::field("gate", config.kind, expected));
+        }
+        let context = self.context();
+        if !config.kind.is_row_wise() {
+            let choices = vec![self.gate.choose(&logits, &context)?];
+            return Ok(self.gate.join(logits, choices, context.padding)?);
+        }
+        let blocks = logits
+            .chunks(BLOCK_TOKENS * columns)
+            .enumerate()
+            .map(|(block, logits)| {
+                let first = block * BLOCK_TOKENS;
+                let part = context.rows(first..first + logits.len() / columns, config);
+                self.gate.choose(logits, &part)
+            })
+            .collect::<Result<Vec<Choices>, RoutingError>>()?;
+        Ok(self.gate.join(logits, blocks, context.padding)?)
     }
 
     fn routed(&self, route: Route) -> Routed {

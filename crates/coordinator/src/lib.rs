@@ -5,6 +5,7 @@
 //! 1. [`CoordinatorConfig`]: the layer, the workers, and every option of a step.
 //! 2. [`Coordinator::connect`] (in `connect`): describe, configure and connect the workers.
 //! 3. [`Coordinator::forward`] (in `forward`): one step, from hidden states to outputs.
+//!    `decide` has what comes before anything is sent ([`Rehearsal`] does it without a cluster),
 //!    `plan` says who sends what, `combine` adds up what came back.
 //! 4. `engine`: the steps under way, and the frames and losses that reach them.
 //! 5. `shards`: the coordinator's side of `all-to-all`.
@@ -21,9 +22,11 @@
 #![forbid(unsafe_code)]
 
 mod capacity;
+mod checks;
 mod combine;
 mod config;
 mod connect;
+mod decide;
 mod depth;
 mod engine;
 mod error;
@@ -42,6 +45,7 @@ mod tables;
 pub use capacity::CapacityState;
 pub use config::{CoordinatorConfig, Defaults};
 pub use connect::Coordinator;
+pub use decide::{Decided, Rehearsal};
 pub use error::CoordinatorError;
 pub use forward::{StepOutput, StepTraffic};
 pub use input::{Replayed, StepInput};

@@ -138,7 +138,7 @@ impl Coordinator {
     }
 
     pub(crate) fn rule(&self) -> CombineRule {
-        let router = self.gate.config();
+        let router = self.decider.gate.config();
         let weight_in_dtype = router.weight_dtype == WeightDtype::Model;
         let spec = self.config.source.spec();
         CombineRule {

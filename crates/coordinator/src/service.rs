@@ -122,8 +122,8 @@ impl Coordinator {
                 OnLoss::Drop => v1::OnLoss::Drop,
             }
             .into(),
-            gate: self.gate.config().kind.to_string(),
-            free_experts: narrow(self.gate.config().free.len()),
+            gate: self.decider.gate.config().kind.to_string(),
+            free_experts: narrow(self.decider.gate.config().free.len()),
         }
     }
 }

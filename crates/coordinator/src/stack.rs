@@ -171,7 +171,7 @@ impl Stack {
                 let begun = monotonic_ns();
                 if at == 0 {
                     // As the layer saw them; later ones are in its form already.
-                    x = layer.in_form(x);
+                    x = layer.config.in_form(x);
                 }
                 let passes = step.depth.as_ref().map(|depth| depth.passes.clone());
                 let moved = advance(layer, x, output, outside, passes, self.residual).await;

@@ -78,8 +78,8 @@ impl NcclMatrix {
     /// The most that one rank sends or receives: nccl-tests wants `-b` and `-e` to be no less.
     pub fn largest(&self) -> u64 {
         let sent = self.cells.iter().map(|row| row.iter().sum::<u64>());
-        let received = (0..self.cells.len())
-            .map(|to| self.cells.iter().filter_map(|row| row.get(to)).sum());
+        let received =
+            (0..self.cells.len()).map(|to| self.cells.iter().filter_map(|row| row.get(to)).sum());
         sent.chain(received).max().unwrap_or(0)
     }
 }
