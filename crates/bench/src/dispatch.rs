@@ -6,7 +6,7 @@
 //! our logic costs; the absolute figures belong to the machine and the hour.
 
 use expertmesh_coordinator::{Coordinator, CoordinatorError, StepInput, StepOutput};
-use expertmesh_telemetry::{ExpertOverflow, RunRecorder, TelemetryError};
+use expertmesh_telemetry::{ExpertOverflow, OverflowEvents, RunRecorder, TelemetryError};
 use ndarray::ArcArray2;
 
 /// What to measure at one number of tokens.
@@ -77,6 +77,17 @@ pub async fn measure(
         coordinator.recycle(step.output);
     }
     Ok(recorder)
+}
+
+/// What the policy did besides, as the report has it.
+pub(crate) fn events(ledger: &expertmesh_routing::OverflowLedger) -> OverflowEvents {
+    OverflowEvents {
+        tokens_without_expert: ledger.tokens_without_expert,
+        spilled: ledger.spilled,
+        waves: u64::from(ledger.waves),
+        replays: ledger.replays,
+        dropped_by_slot: ledger.dropped_by_slot.clone(),
+    }
 }
 
 /// A count of the overflow ledger as the report has it.

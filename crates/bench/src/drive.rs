@@ -14,6 +14,7 @@ mod routes;
 mod tests;
 
 pub use lanes::LaneLog;
+pub(crate) use meter::hex;
 pub use meter::{Meter, identity};
 pub use routes::RouteLog;
 

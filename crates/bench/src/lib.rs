@@ -8,7 +8,8 @@
 //! 4. [`dispatch`]: the exchange beside its floor, interleaved in one process.
 //! 5. [`overflow`]: every overflow policy beside dropless, on the same batches.
 //! 6. [`calibrate`]: from measured configurations to the costs of a simulation.
-//! 7. [`validate`]: predictions beside measurements; [`published`]: beside the figures of others.
+//! 7. [`simulate`]: steps of a cluster that is not there, and what they mean.
+//! 8. [`validate`]: predictions beside measurements; [`published`]: beside the figures of others.
 //!
 //! **This crate does not know** how figures are drawn, or how processes are started.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ mod draw;
 pub mod drive;
 pub mod overflow;
 pub mod published;
+pub mod simulate;
 pub mod trace;
 pub mod validate;
 pub mod workload;

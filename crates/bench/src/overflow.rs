@@ -23,7 +23,7 @@ use std::fmt::Write as _;
 use expertmesh_coordinator::{CapacityState, Coordinator, CoordinatorError, StepInput, StepOutput};
 use expertmesh_routing::{CapacityConfig, Overflow, RoutingError};
 use expertmesh_telemetry::{
-    ExpertOverflow, Identity, Load, OverflowEvents, Run, RunRecorder, Source, TelemetryError,
+    ExpertOverflow, Identity, Load, Run, RunRecorder, Source, TelemetryError,
 };
 use ndarray::{ArcArray2, Array2};
 use sha2::{Digest as _, Sha256};
@@ -252,13 +252,8 @@ impl Seat {
         self.recorder.record(&step.record)?;
         self.recorder
             .overflow(&per_expert, ledger.capacity_factor, Some(smallest))?;
-        self.recorder.overflow_events(&OverflowEvents {
-            tokens_without_expert: ledger.tokens_without_expert,
-            spilled: ledger.spilled,
-            waves: u64::from(ledger.waves),
-            replays: ledger.replays,
-            dropped_by_slot: ledger.dropped_by_slot.clone(),
-        });
+        self.recorder
+            .overflow_events(&crate::dispatch::events(ledger));
         self.steps_ns.push(step.record.step_ns);
         self.error.add(&step.output, reference);
         for value in &step.output {

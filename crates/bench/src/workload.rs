@@ -19,6 +19,7 @@ mod pattern;
 mod ranks;
 mod replay;
 mod rows;
+mod scores;
 mod selftest;
 mod skew;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use std::fmt;
 pub use draws::Draws;
 pub use pattern::Pattern;
 pub use replay::{Replay, ReplayShape, ReplayedStep};
+pub use scores::ScoredWorkload;
 pub use selftest::{Claim, SelfTest};
 pub use skew::Skew;
 

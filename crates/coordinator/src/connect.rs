@@ -173,7 +173,7 @@ impl Drop for Coordinator {
 }
 
 /// The endpoint table: names are positions, so that reports of two runs compare.
-fn endpoints(config: &CoordinatorConfig) -> Vec<v1::Endpoint> {
+pub(crate) fn endpoints(config: &CoordinatorConfig) -> Vec<v1::Endpoint> {
     let coordinator = v1::Endpoint {
         id: COORDINATOR,
         name: "coordinator".to_owned(),

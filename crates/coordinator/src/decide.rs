@@ -29,8 +29,8 @@ pub(crate) struct Decider {
 /// The decisions of a [`Coordinator`](crate::Coordinator) of the same configuration, without any
 /// worker: equal input gives equal routes and fates, to the last bit.
 pub struct Rehearsal {
-    config: CoordinatorConfig,
-    decider: Decider,
+    pub(crate) config: CoordinatorConfig,
+    pub(crate) decider: Decider,
 }
 
 /// What was decided about a step.

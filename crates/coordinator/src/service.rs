@@ -11,7 +11,10 @@ use expertmesh_transport::{CoordinatorControl, boot_id};
 use expertmesh_wire::{RemoteError, check_protocol, format_to_wire, protocol_version, v1};
 use ndarray::ArcArray2;
 
-use crate::connect::{Coordinator, exchange_to_wire};
+use crate::config::CoordinatorConfig;
+
+use crate::connect::{Coordinator, endpoints, exchange_to_wire};
+use crate::decide::{Decider, Rehearsal};
 use crate::forward::StepOutput;
 use crate::input::StepInput;
 use crate::stack::Stack;
@@ -99,32 +102,47 @@ impl CoordinatorControl for CoordinatorService {
 impl Coordinator {
     /// What `Cluster` answers: the layer, the endpoints and the options of every step.
     pub fn cluster(&self) -> v1::ClusterReply {
-        let config = &self.config;
-        let spec = config.source.spec();
-        let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        v1::ClusterReply {
-            endpoints: self.endpoints.clone(),
-            exchange: exchange_to_wire(config.exchange).into(),
-            model: Some(config.model.clone()),
-            placement_digest: config.placement.digest(),
-            wire_dtype: format_to_wire(config.wire_dtype).into(),
-            numerics: NUMERICS.to_owned(),
-            hidden: narrow(spec.hidden),
-            experts: narrow(spec.experts),
-            top_k: narrow(spec.top_k),
-            layers: 1,
-            family: spec.family.clone(),
-            capacity_factor: config.capacity.factor.unwrap_or(0.0),
-            overflow: config.capacity.overflow.to_string(),
-            deadline_us: u64::try_from(config.deadline.as_micros()).unwrap_or(u64::MAX),
-            on_loss: match config.on_loss {
-                OnLoss::Fail => v1::OnLoss::Fail,
-                OnLoss::Drop => v1::OnLoss::Drop,
-            }
-            .into(),
-            gate: self.decider.gate.config().kind.to_string(),
-            free_experts: narrow(self.decider.gate.config().free.len()),
+        cluster_of(&self.config, &self.decider, self.endpoints.clone())
+    }
+}
+
+impl Rehearsal {
+    /// What `Cluster` would answer.
+    pub fn cluster(&self) -> v1::ClusterReply {
+        cluster_of(&self.config, &self.decider, endpoints(&self.config))
+    }
+}
+
+fn cluster_of(
+    config: &CoordinatorConfig,
+    decider: &Decider,
+    endpoints: Vec<v1::Endpoint>,
+) -> v1::ClusterReply {
+    let spec = config.source.spec();
+    let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let gate = decider.gate.config();
+    v1::ClusterReply {
+        endpoints,
+        exchange: exchange_to_wire(config.exchange).into(),
+        model: Some(config.model.clone()),
+        placement_digest: config.placement.digest(),
+        wire_dtype: format_to_wire(config.wire_dtype).into(),
+        numerics: NUMERICS.to_owned(),
+        hidden: narrow(spec.hidden),
+        experts: narrow(spec.experts),
+        top_k: narrow(spec.top_k),
+        layers: 1,
+        family: spec.family.clone(),
+        capacity_factor: config.capacity.factor.unwrap_or(0.0),
+        overflow: config.capacity.overflow.to_string(),
+        deadline_us: u64::try_from(config.deadline.as_micros()).unwrap_or(u64::MAX),
+        on_loss: match config.on_loss {
+            OnLoss::Fail => v1::OnLoss::Fail,
+            OnLoss::Drop => v1::OnLoss::Drop,
         }
+        .into(),
+        gate: gate.kind.to_string(),
+        free_experts: narrow(gate.free.len()),
     }
 }
 

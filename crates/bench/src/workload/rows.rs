@@ -14,7 +14,7 @@ const SPREAD: f32 = 1.0;
 const SLOTS: f32 = 8.0;
 /// Noise of a row is uniform within this. It moves a logit by 0.03 (standard deviation, for gate
 /// rows of length 1), far less than what separates chosen experts from the others.
-const NOISE: f32 = 0.05;
+pub(super) const NOISE: f32 = 0.05;
 
 /// Appends `[T, H]` rows: sums of the chosen experts' gate rows, and noise.
 pub(super) fn add_gate_rows(
@@ -25,20 +25,26 @@ pub(super) fn add_gate_rows(
     rows: &mut Vec<f32>,
 ) {
     let WorkloadShape { hidden, top_k, .. } = shape;
-    let spread = SPREAD * (top_k as f32 / SLOTS).max(1.0);
+    let heights = heights(top_k);
     for experts in chosen.chunks_exact(top_k) {
         let start = rows.len();
         rows.extend((0..hidden).map(|_| NOISE * symmetric(random)));
         // A row of padding has no experts, and is noise.
         let experts = experts.iter().filter(|&&expert| expert != NO_CHOICE);
-        for (slot, expert) in experts.enumerate() {
-            let height = LAST_LOGIT + spread * (top_k - 1 - slot) as f32 / top_k as f32;
+        for (expert, height) in experts.zip(&heights) {
             let direction = &gate[*expert as usize * hidden..][..hidden];
             for (value, along) in rows[start..].iter_mut().zip(direction) {
                 *value += height * along;
             }
         }
     }
+}
+
+/// `[k]`: the logit of each slot, falling.
+pub(super) fn heights(top_k: usize) -> Vec<f32> {
+    let spread = SPREAD * (top_k as f32 / SLOTS).max(1.0);
+    let height = |slot| LAST_LOGIT + spread * (top_k - 1 - slot) as f32 / top_k as f32;
+    (0..top_k).map(height).collect()
 }
 
 /// Appends `count` values of mean 0 and variance 1: twelve uniform ones added up, which is a
