@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`Cli`] and [`Command`] here; [`model`] (which layer), [`stack`] (how many, and which
 //! tokens are in them), [`step`] (how a step runs), [`force`] (whose routes they are), [`load`] (what
-//! is driven through it), [`process`] (on which processes); [`values`] (their spellings);
+//! is driven through it), [`process`] (on which processes), [`picture`] (what is drawn of it);
+//! [`values`] (their spellings);
 //! [`config_file`]. What only one command has stands with it: `bench overflow` takes most of these and
 //! adds the factors and the trace that it compares policies under.
 
@@ -12,6 +13,7 @@ pub(crate) mod force;
 pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod own_rule;
+pub(crate) mod picture;
 pub(crate) mod process;
 pub(crate) mod stack;
 pub(crate) mod step;
@@ -22,7 +24,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, coordinator, doctor, inspect, launch, run, trace, validate, worker,
+    bench, completions, coordinator, doctor, inspect, launch, report, run, trace, validate, worker,
 };
 use crate::error::Failure;
 use crate::logging::LogFormat;
@@ -62,6 +64,8 @@ pub(crate) enum Command {
     Coordinator(Box<coordinator::CoordinatorArgs>),
     /// Measure parts of a step against what the machine can do
     Bench(bench::BenchArgs),
+    /// Print saved reports side by side, draw them, and export them for other tools
+    Report(report::ReportArgs),
     /// Tell what a routing trace says; convert, sample and make traces
     Trace(trace::TraceArgs),
     /// Hold predictions against measurements: those of others, or of this machine

@@ -6,6 +6,7 @@ pub(crate) mod coordinator;
 pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod launch;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod trace;
 pub(crate) mod validate;
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Worker(args) => block_on(worker::run(args)),
         Command::Coordinator(args) => block_on(coordinator::run(*args)),
         Command::Bench(args) => bench::run(args, log_format),
+        Command::Report(args) => report::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Inspect(args) => inspect::run(&args),

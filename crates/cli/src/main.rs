@@ -9,7 +9,7 @@
 //! 2. [`commands`]: one file for each command.
 //! 3. [`cluster`]: the processes of a cluster on this machine, and why none of them outlives us.
 //! 4. [`tensors`]: hidden states from files. [`report`]: where a report was taken. [`traces`]: where
-//!    a trace goes.
+//!    a trace goes. [`pictures`]: pages and lanes.
 //! 5. [`error`], [`output`], [`logging`], [`progress`], [`signals`]: what every command needs.
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ mod commands;
 mod error;
 mod logging;
 mod output;
+mod pictures;
 mod progress;
 mod report;
 mod signals;

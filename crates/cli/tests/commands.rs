@@ -20,6 +20,7 @@ fn every_command_helps_with_an_example() {
         &["coordinator"],
         &["bench", "dispatch"],
         &["bench", "overflow"],
+        &["report"],
         &["inspect"],
         &["doctor"],
         &["completions"],

@@ -7,6 +7,7 @@ mod latency;
 mod overflow;
 mod waterfall;
 
+pub(crate) use self::comparison::differences;
 use crate::{human, table::INDENT};
 use expertmesh_telemetry::{Environment, Report, Run};
 

@@ -15,6 +15,7 @@ use crate::args::force::{ForceArgs, ForceFlag};
 use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
 use crate::args::own_rule::check_own_rule;
+use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
@@ -38,7 +39,7 @@ use crate::traces::TraceFile;
   expertmesh launch
   expertmesh launch --workers 3 --experts 16 --top-k 4 --exchange star --workload zipf:1.2
   expertmesh launch --model Mixtral-8x7B-v0.1 --layer 0 --dtype bf16 --report report.json
-  expertmesh launch --capacity-factor 1.25 --workload hot:0.4
+  expertmesh launch --capacity-factor 1.25 --workload hot:0.4 --html launch.html
   expertmesh launch --layers 4 --depth-capacity 0.5 --exit probability:0.9
   expertmesh launch --workload zipf:1.2 --self-test --record-trace routes.moetrace
   expertmesh launch --trace routes.moetrace --exchange star
@@ -79,6 +80,8 @@ pub(crate) struct LaunchArgs {
     force: ForceArgs,
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    pictures: PictureArgs,
 }
 
 #[cfg(test)]
@@ -158,6 +161,7 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         report: args.report.as_deref().map(ReportFile::at).transpose()?,
         trace: record.map(|file| TraceFile::at(file, None)).transpose()?,
         self_test: args.self_test,
+        pictures: args.pictures.check(1)?,
     };
     if load.steps == 0 && results.want_routing() {
         return Err(Failure::input(
@@ -238,6 +242,7 @@ async fn drive_cluster(
         model: plan.name.clone(),
         shape: Some(plan.model.shape(tokens, plan.step.wire_dtype)),
         want_routing: plan.results.want_routing(),
+        lane_steps: plan.results.pictures.steps,
     };
     let progress = Progress::steps(options.warmup + options.steps);
     let on_step = |recorded| progress.step(recorded);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use clap::Args;
 use expertmesh_bench::drive::{
-    DriveError, Meter, RouteLog, forward_request, identity, with_deadline,
+    DriveError, LaneLog, Meter, RouteLog, forward_request, identity, with_deadline,
 };
 use expertmesh_bench::workload::Batch;
 use expertmesh_telemetry::Shape;
@@ -18,6 +18,7 @@ use expertmesh_wire::v1;
 
 use crate::args::model::{Model, ModelArgs};
 use crate::args::own_rule::check_own_rule;
+use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
@@ -27,6 +28,7 @@ use crate::commands::run::results::Results;
 use crate::error::Failure;
 use crate::logging::LogFormat;
 use crate::output::{check_place, print};
+use crate::pictures::Pictures;
 use crate::report::{ReportFile, of_run};
 use crate::signals::{Signals, interrupted};
 use crate::tensors::Hidden;
@@ -70,6 +72,8 @@ pub(crate) struct RunArgs {
     model: ModelArgs,
     #[command(flatten)]
     step: StepArgs,
+    #[command(flatten)]
+    pictures: PictureArgs,
 }
 
 /// Where the step runs.
@@ -92,6 +96,7 @@ struct Task {
     output: PathBuf,
     report: Option<ReportFile>,
     trace: Option<TraceFile>,
+    pictures: Pictures,
 }
 
 /// Forwards the input and writes the output.
@@ -106,6 +111,7 @@ pub(crate) async fn run(args: RunArgs, log_format: LogFormat) -> Result<(), Fail
     let task = Task {
         trace: record.map(|file| TraceFile::at(file, None)).transpose()?,
         report: args.report.as_deref().map(ReportFile::at).transpose()?,
+        pictures: args.pictures.check(1)?,
         hidden: Hidden::read(&args.input)?,
         output: args.output.clone(),
     };
@@ -241,6 +247,7 @@ struct Done {
     results: Results,
     /// Of a run that is recorded.
     routes: Option<RouteLog>,
+    lanes: LaneLog,
 }
 
 async fn forward(
@@ -258,9 +265,11 @@ async fn forward(
         sequence: u32::try_from(hidden.sequence()).unwrap_or(u32::MAX),
         // What is random is the same in every run of a file.
         at_step: Some(0),
+        want_lanes: task.pictures.steps > 0,
         ..forward_request(cluster, hidden.tokens, &mut rows, padding, true)
     };
     let mut meter = Meter::new(cluster);
+    let mut lanes = LaneLog::new(cluster);
     let mut routes = match task.trace {
         Some(_) => Some(RouteLog::new(cluster)?),
         None => None,
@@ -268,6 +277,7 @@ async fn forward(
     let started = Instant::now();
     let reply = with_deadline(client, cluster).forward(request).await?;
     meter.record(&reply, started.elapsed())?;
+    lanes.record(&reply)?;
     let results = Results::read(&reply, cluster, hidden)
         .map_err(|reason| Failure::from(DriveError::Answer(reason)))?;
     if let Some(routes) = &mut routes {
@@ -282,6 +292,7 @@ async fn forward(
         meter,
         results,
         routes,
+        lanes,
     })
 }
 
@@ -294,6 +305,7 @@ impl Done {
             meter,
             results,
             routes,
+            lanes,
         } = self;
         results.write(&task.output, &task.hidden.shape)?;
         let Layer { seed, model, shape } = layer;
@@ -307,10 +319,11 @@ impl Done {
             summary.push_str(&format!("  {:<16}  {}\n", "trace", file.write(&trace)?));
         }
         print(&summary)?;
+        let report = of_run(run, &cluster.endpoints);
+        task.pictures.write(&report, &[lanes.finish()])?;
         let Some(file) = &task.report else {
             return Ok(());
         };
-        let report = of_run(run, &cluster.endpoints);
         print(&format!("\n{}", expertmesh_report::terminal(&report)))?;
         file.write(&report)
     }

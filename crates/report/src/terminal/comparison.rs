@@ -1,6 +1,6 @@
 //! Several runs side by side: what differs, and what it did.
 
-use super::Page;
+use super::{Page, overflow};
 use crate::{
     human,
     table::{self, Align},
@@ -14,32 +14,18 @@ const DIGEST: usize = 8;
 
 pub(super) fn write(page: &mut Page, runs: &[Run]) {
     page.title("Comparison");
-    let configurations: Vec<Vec<String>> = runs.iter().map(configuration).collect();
-    let differs: Vec<bool> = (0..configurations.first().map_or(0, Vec::len))
-        .map(|field| {
-            configurations
-                .iter()
-                .any(|c| c[field] != configurations[0][field])
-        })
-        .collect();
     let first = runs.first().map_or(0.0, |run| run.latency_us.step.mean);
     let rows = runs
         .iter()
-        .zip(&configurations)
+        .zip(differences(runs))
         .enumerate()
-        .map(|(index, (run, fields))| {
-            let differing: Vec<&str> = fields
-                .iter()
-                .zip(&differs)
-                .filter(|(_, differs)| **differs)
-                .map(|(field, _)| field.as_str())
-                .collect();
+        .map(|(index, (run, differing))| {
             let step = &run.latency_us.step;
             let gone = run.overflow.dropped.saturating_add(run.overflow.lost);
             let ratio = (first > 0.0 && step.count > 0).then(|| step.mean / first);
             vec![
                 (index + 1).to_string(),
-                human::fit(&differing.join(", "), CONFIGURATION),
+                human::fit(&differing, CONFIGURATION),
                 human::maybe_duration((step.count > 0).then_some(step.mean)),
                 human::maybe_duration(step.p50),
                 human::maybe_duration(step.p99),
@@ -73,6 +59,24 @@ pub(super) fn write(page: &mut Page, runs: &[Run]) {
     );
     page.line("  dropped: choices dropped or lost");
     outputs(page, runs);
+}
+
+/// In what each run differs from others, in words.
+pub(crate) fn differences(runs: &[Run]) -> Vec<String> {
+    let configurations: Vec<Vec<String>> = runs.iter().map(configuration).collect();
+    let differs: Vec<bool> = (0..configurations.first().map_or(0, Vec::len))
+        .map(|field| {
+            configurations
+                .iter()
+                .any(|c| c[field] != configurations[0][field])
+        })
+        .collect();
+    let words = configurations.iter().map(|fields| {
+        let differing = fields.iter().zip(&differs).filter(|(_, differs)| **differs);
+        let differing: Vec<&str> = differing.map(|(field, _)| field.as_str()).collect();
+        differing.join(", ")
+    });
+    words.collect()
 }
 
 /// Whether runs made the same bits.
@@ -130,7 +134,7 @@ fn configuration(run: &Run) -> Vec<String> {
         shape(|s| format!("{} tokens", s.tokens)),
         match run.overflow.capacity_factor {
             Some(factor) => format!("capacity {}", human::number(factor)),
-            None => "dropless".to_owned(),
+            None => overflow::capacity(&run.overflow),
         },
         match run.load.offered_per_s {
             Some(rate) => format!("{}/s", human::number(rate)),

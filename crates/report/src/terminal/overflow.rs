@@ -50,16 +50,22 @@ pub(super) fn write(page: &mut Page, run: &Run) {
         &human::number(o.lost_gate_weight),
         &weight_note(o),
     );
-    let factor = match o.capacity_factor {
-        Some(factor) => human::number(factor),
-        None => "dropless".to_owned(),
-    };
+    let factor = capacity(o);
     let sufficient = human::maybe_number(o.smallest_sufficient_capacity_factor);
     let note = format!("smallest factor under which nothing would drop: {sufficient}");
     page.figure("capacity factor", &factor, &note);
     events(page, o);
     experts(page, &o.per_expert);
     balance(page, run);
+}
+
+/// The factor in force, or why there is none: a policy without one takes what each step needs.
+pub(super) fn capacity(o: &OverflowReport) -> String {
+    match (o.capacity_factor, o.policy.as_deref()) {
+        (Some(factor), _) => human::number(factor),
+        (None, None | Some("dropless")) => "dropless".to_owned(),
+        (None, Some(_)) => "automatic".to_owned(),
+    }
 }
 
 /// Lines for what happened, and none for what did not.

@@ -15,12 +15,13 @@ use expertmesh_bench::drive::{RouteLog, identity};
 use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
 use expertmesh_coordinator::{Coordinator, CoordinatorConfig, StepInput, StepOutput};
 use expertmesh_experts::{ExpertKind, synthetic_gate};
-use expertmesh_telemetry::{Load, Report, Run, RunRecorder, Source};
+use expertmesh_telemetry::{Load, Report, Run, RunRecorder, Source, Trace};
 use expertmesh_transport::LinkOptions;
 use ndarray::ArcArray2;
 
 use crate::args::model::{Model, ModelArgs};
 use crate::args::own_rule::check_own_rule;
+use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
@@ -89,6 +90,8 @@ pub(crate) struct DispatchArgs {
     model: ModelArgs,
     #[command(flatten)]
     step: StepArgs,
+    #[command(flatten)]
+    pictures: PictureArgs,
 }
 
 /// Everything that the flags ask for, checked before a process is started.
@@ -101,6 +104,8 @@ struct Plan {
     warmup: usize,
     restarts: usize,
     record: bool,
+    /// Rounds of each restart that come with their lanes.
+    lane_rounds: u64,
 }
 
 /// What the restarts gave for one number of tokens.
@@ -110,6 +115,8 @@ struct Measured {
     run: Option<Run>,
     /// Of the first restart, where routes are recorded.
     routes: Option<RouteLog>,
+    /// Of the last restart.
+    lanes: Trace,
 }
 
 /// Measures, prints, and stops every process however it ends.
@@ -125,7 +132,11 @@ pub(crate) async fn run(mut args: DispatchArgs, log_format: LogFormat) -> Result
     let limits = limits(&args)?;
     let report = args.report.as_deref().map(ReportFile::at).transpose()?;
     let trace = trace_file(&args)?;
-    let plan = plan(&args, log_format)?;
+    let pictures = args.pictures.check(args.tokens.len())?;
+    let plan = Plan {
+        lane_rounds: pictures.steps,
+        ..plan(&args, log_format)?
+    };
     let mut group = ProcessGroup::new();
     let outcome = tokio::select! {
         biased;
@@ -160,13 +171,16 @@ pub(crate) async fn run(mut args: DispatchArgs, log_format: LogFormat) -> Result
         let written = file.write(&routes.finish(source, seed)?)?;
         print(&format!("\ntrace: {written}\n"))?;
     }
-    if let Some(file) = report {
-        let mut report = Report::new(environment);
-        report
-            .runs
-            .extend(measured.into_iter().filter_map(|one| one.run));
-        file.write(&report)?;
+    let mut whole = Report::new(environment);
+    let mut lanes = Vec::new();
+    for one in measured {
+        whole.runs.extend(one.run);
+        lanes.push(one.lanes);
     }
+    if let Some(file) = report {
+        file.write(&whole)?;
+    }
+    pictures.write(&whole, &lanes)?;
     match points.iter().find(|point| point.misses()) {
         None => Ok(()),
         Some(point) => Err(Failure::Gate(point.miss())),
@@ -248,6 +262,7 @@ fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         warmup: args.warmup,
         restarts: args.restarts.get(),
         record: args.record_trace.is_some(),
+        lane_rounds: 0,
     })
 }
 
@@ -263,6 +278,7 @@ async fn measure_all(
             ratios: Vec::new(),
             run: None,
             routes: None,
+            lanes: Trace::default(),
         })
         .collect();
     let progress = Progress::steps((plan.restarts * plan.workloads.len()) as u64);
@@ -330,6 +346,7 @@ async fn measure_one(
         rounds: plan.rounds,
         warmup: plan.warmup,
         batches: batches.collect::<Result<_, _>>()?,
+        lane_rounds: usize::try_from(plan.lane_rounds).unwrap_or(usize::MAX),
     };
     let cluster = coordinator.cluster();
     let mut routes = match plan.record && measured.routes.is_none() {
@@ -337,7 +354,9 @@ async fn measure_one(
         false => None,
     };
     let started = Instant::now();
+    let mut lanes = Trace::new(&coordinator.endpoint_names());
     let on_step = |step: &StepOutput| {
+        lanes.lanes.extend_from_slice(&step.lanes);
         if let Some(routes) = &mut routes {
             routes.keep(&step.route);
         }
@@ -346,6 +365,7 @@ async fn measure_one(
     let recorder = recorder.map_err(Failure::run)?;
     let elapsed = started.elapsed().as_secs_f64();
     measured.routes = measured.routes.take().or(routes);
+    measured.lanes = lanes;
     let dimensions = plan.model.shape(shape.tokens, plan.step.wire_dtype);
     let name = plan.model.describe();
     let identity = identity(

@@ -150,6 +150,7 @@ async fn drive_cluster(
         model: cluster.family.clone(),
         shape: None,
         want_routing: false,
+        lane_steps: 0,
     };
     let driven = drive(&client, &cluster, &workload, &options, |_| {}).await;
     Ok(driven

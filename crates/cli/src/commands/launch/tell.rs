@@ -9,6 +9,7 @@ use expertmesh_wire::v1;
 
 use crate::error::Failure;
 use crate::output::print;
+use crate::pictures::Pictures;
 use crate::report::{ReportFile, of_run};
 use crate::traces::TraceFile;
 
@@ -22,6 +23,8 @@ pub(super) struct Results {
     pub(super) trace: Option<TraceFile>,
     /// Hold the routes against the workload's claims.
     pub(super) self_test: bool,
+    /// Pages and lanes.
+    pub(super) pictures: Pictures,
 }
 
 // === impl Results ===
@@ -43,7 +46,12 @@ impl Results {
         workload: &Workload,
         cluster: &v1::ClusterReply,
     ) -> Result<(), Failure> {
-        let Driven { run, skew, trace } = driven;
+        let Driven {
+            run,
+            skew,
+            trace,
+            lanes,
+        } = driven;
         let report = of_run(run, &cluster.endpoints);
         let mut page = terminal(&report);
         let mut line = |name: &str, value: &str| {
@@ -73,6 +81,7 @@ impl Results {
         if let Some(file) = &self.report {
             file.write(&report)?;
         }
+        self.pictures.write(&report, lanes.as_slice())?;
         let verdict = test.map_or(Ok(()), |test| test.verdict());
         verdict.map_err(|error| Failure::Gate(error.to_string()))
     }
