@@ -37,7 +37,7 @@ mod reference;
 mod trap;
 
 pub use bus::{Bus, BusSetup, BusStep, Fault, FaultKind};
-pub use cases::{CASES, golden_layer};
+pub use cases::{CASES, SPECIAL, golden_layer};
 pub use cluster::{Cluster, ClusterSpec};
 pub use digest::{digest, inputs, tensor};
 pub use fake::{Answer, FakeWorker};
