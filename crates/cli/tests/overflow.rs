@@ -244,7 +244,6 @@ fn wrong_input_names_the_flag() {
     bad(&["--trace-layer", "1"], &["--trace"]);
     bad(&["--trace", "none.csv"], &["--trace", "none.csv"]);
     let trace = ["--trace", text(&trace)];
-    bad(&trace, &["--trace", "token 1", "choices"]);
     bad(
         &[&trace[..], &["--tokens", "8"]].concat(),
         &["--trace", "--tokens"],
@@ -256,5 +255,20 @@ fn wrong_input_names_the_flag() {
     bad(
         &[&trace[..], &["--trace-layer", "3"]].concat(),
         &["--trace-layer is 3"],
+    );
+}
+
+#[test]
+fn a_ragged_trace_is_measured_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("routes.csv");
+    // The second token has one choice.
+    let routes = "step,layer,token,slot,expert\n0,0,0,0,1\n0,0,0,1,2\n0,0,1,0,1\n0,0,1,1,-1\n";
+    std::fs::write(&trace, routes).unwrap();
+    let shape = ["--hidden", "48", "--ffn", "32", "--trace", text(&trace)];
+    let page = stdout(&[&["bench", "overflow"][..], &FEW, &shape].concat());
+    assert!(
+        page.contains("(of the same 12 under each policy)"),
+        "{page}"
     );
 }

@@ -442,12 +442,6 @@ fn files_that_cannot_be_used_are_told_by_place_and_field() {
         &["--self-test", "--layers", "2"],
         &["--self-test", "--layers asks for 2"],
     );
-    let ragged = write(
-        "ragged.csv",
-        "step,layer,token,slot,expert\n0,0,0,0,1\n0,0,0,1,\n",
-    );
-    let words = ["ragged.csv", "token 0: choices is 1, expected 2"];
-    launch(&["--trace", text(&ragged)], &words);
     let out = at("n.csv");
     let synth = ["trace", "synth", "--workload", "normal", text(&out)];
     fails(2, &synth, &["workload normal", "pattern"]);
