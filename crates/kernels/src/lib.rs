@@ -13,7 +13,8 @@
 //! 3. [`matmul`]: `y = x Wᵀ`; each element is one ascending chain of fused multiply-adds.
 //! 4. [`math`]: `exp` and its relatives, written out here so that no libm changes a bit.
 //! 5. [`rows`]: what a selection does to rows of scores, without a branch that depends on them.
-//! 6. [`MappedFile`]: a file as bytes, without reading it.
+//! 6. [`MappedFile`]: a file as bytes, without reading it. [`SharedWords`]: atomics that several
+//!    processes share.
 //!
 //! # What this crate does not know
 //!
@@ -32,6 +33,8 @@ mod mapped;
 pub mod math;
 mod packed;
 pub mod rows;
+#[allow(unsafe_code, reason = "mapped words become a slice of atomics")]
+mod shared;
 
 pub use error::KernelError;
 pub use format::{
@@ -42,3 +45,4 @@ pub use gemm::{NUMERICS, matmul};
 pub use isa::kernel_name;
 pub use mapped::MappedFile;
 pub use packed::PackedMatrix;
+pub use shared::SharedWords;

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 use tonic::body::Body;
 
 use crate::counters::{LinkCounters, WireCounters};
+use crate::emulation::{ProbeSink, Shaping, link_of_caller, write_hello};
+use crate::options::LinkOptions;
 use crate::protocol::{OURS, StreamHello, write_version};
 use crate::server::stopped;
 use crate::status::{to_response, to_status};
@@ -20,7 +22,7 @@ pub(crate) const EXCHANGE_PATH: &str = "/expertmesh.v1.Worker/Exchange";
 #[derive(Clone)]
 pub(crate) struct Exchange {
     acceptor: Arc<dyn StreamAcceptor>,
-    max_message_bytes: usize,
+    options: LinkOptions,
     /// Becomes true when the server stops; its sender waits until every stream has let go of it.
     stopping: watch::Receiver<bool>,
 }
@@ -30,12 +32,12 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) fn new(
         acceptor: Arc<dyn StreamAcceptor>,
-        max_message_bytes: usize,
+        options: LinkOptions,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
             acceptor,
-            max_message_bytes,
+            options,
             stopping,
         }
     }
@@ -62,11 +64,30 @@ impl Exchange {
             return Err(stopping_error());
         }
         let (outbox, body) = OutgoingBody::new(Side::Server, Arc::new(LinkCounters::new(wire)));
-        let sink = self.acceptor.accept(hello, outbox.clone())?;
+        let emulation = self.options.emulation.as_ref();
+        let link = link_of_caller(emulation, request.headers())?;
+        let shaping = link.as_ref().map_or(Shaping::Full, |link| link.shaping());
+        let line = link.as_ref().map(|link| link.line()).transpose();
+        let line =
+            line.map_err(|error| RemoteError::new(ErrorCode::Internal, error.to_string()))?;
+        if let Some(link) = link {
+            outbox.emulate(link);
+        }
+        let sink = match shaping {
+            Shaping::Full => self.acceptor.accept(hello, outbox.clone())?,
+            Shaping::Quiet | Shaping::Bare => ProbeSink::boxed(outbox.clone(), &self.options),
+        };
 
-        let limit = self.max_message_bytes;
+        let limit = self.options.max_message_bytes;
         let farewell = outbox.downgrade();
-        let reader = Reader::new(Side::Server, request.into_body(), limit, sink, &outbox);
+        let reader = Reader::new(
+            Side::Server,
+            request.into_body(),
+            limit,
+            sink,
+            &outbox,
+            line,
+        );
         tokio::spawn(reader.run(async move {
             stopped(&mut stopping).await;
             farewell.fail(stopping_error());
@@ -79,6 +100,7 @@ impl Exchange {
             HeaderValue::from_static("application/grpc"),
         );
         write_version(headers, OURS);
+        write_hello(emulation, shaping, headers);
         Ok(response)
     }
 }

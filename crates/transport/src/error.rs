@@ -76,6 +76,12 @@ pub enum TransportError {
         /// Major and minor of the peer.
         theirs: (u32, u32),
     },
+    /// Links that cannot be emulated, between these endpoints or at all.
+    #[error("links cannot be emulated: {reason}")]
+    Emulation {
+        /// What stands against it, and what would work.
+        reason: String,
+    },
     /// Whoever answered is not an endpoint of the kind that was asked for.
     #[error("{addr} does not answer as the endpoint that was expected there: {reason}")]
     Unexpected {
@@ -170,7 +176,8 @@ impl TransportError {
             | Self::Address { .. }
             | Self::Bind { .. }
             | Self::Connect { .. }
-            | Self::Protocol { .. } => true,
+            | Self::Protocol { .. }
+            | Self::Emulation { .. } => true,
             Self::Remote(remote) => matches!(
                 remote.code,
                 ErrorCode::InvalidInput | ErrorCode::ProtocolMismatch | ErrorCode::NotFound

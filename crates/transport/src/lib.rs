@@ -14,6 +14,9 @@
 //! 6. [`monotonic_ns`], [`boot_id`], [`Watchdog`]: the local clock, whose clock it is, and
 //!    waiting for the next of several deadlines on it.
 //!
+//! 7. [`Emulation`]: links that behave as those of a topology, between processes of one machine;
+//!    [`probe`] holds them against what was asked for.
+//!
 //! # Two ways through one protocol
 //!
 //! Control calls take the way of the gRPC library: typed messages in and out. An exchange stream
@@ -45,6 +48,7 @@ mod channel;
 mod client;
 mod control;
 mod counters;
+mod emulation;
 mod error;
 mod framing;
 mod io;
@@ -68,6 +72,7 @@ mod glue {
 pub use client::{CoordinatorClient, WorkerClient, check_ready};
 pub use control::{CoordinatorControl, WorkerControl};
 pub use counters::{LinkCounters, LinkTotals};
+pub use emulation::{Emulation, OneWay, PortWords, ProbePlan, Probed, probe, probe_between};
 pub use error::{CloseReason, Closed, TransportError};
 pub use expertmesh_wire::RemoteError;
 pub use open::{StreamHandle, open_stream};

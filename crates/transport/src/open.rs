@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 use crate::accept::EXCHANGE_PATH;
 use crate::channel::{Redial, connect};
 use crate::counters::{LinkCounters, WireCounters};
+use crate::emulation::{Shaping, link_of_reply, write_hello};
 use crate::error::{TransportError, chain};
 use crate::options::LinkOptions;
 use crate::protocol::StreamHello;
@@ -40,18 +41,32 @@ pub struct StreamHandle {
 /// [`TransportError::Connect`] if no one listens, [`TransportError::Protocol`] if the peer speaks
 /// another major, [`TransportError::Remote`] with what the peer's acceptor refused,
 /// [`TransportError::Deadline`] if accepting takes longer than `options.connect_timeout`,
-/// [`TransportError::Unexpected`] if something else than a worker answers.
+/// [`TransportError::Unexpected`] if something else than a worker answers,
+/// [`TransportError::Emulation`] if one end emulates links and the other does not.
 pub async fn open_stream(
     addr: &str,
     hello: StreamHello,
     options: &LinkOptions,
     make_sink: impl FnOnce(Outbox) -> Box<dyn StreamSink>,
 ) -> Result<StreamHandle, TransportError> {
+    open_shaped(addr, hello, options, Shaping::Full, make_sink).await
+}
+
+/// The same on an emulated link that a probe may have for itself.
+pub(crate) async fn open_shaped(
+    addr: &str,
+    hello: StreamHello,
+    options: &LinkOptions,
+    shaping: Shaping,
+    make_sink: impl FnOnce(Outbox) -> Box<dyn StreamSink>,
+) -> Result<StreamHandle, TransportError> {
     let wire = Arc::new(WireCounters::default());
     let channel = connect(addr, options, Arc::clone(&wire), Redial::No).await?;
     let (outbox, body) = OutgoingBody::new(Side::Caller, Arc::new(LinkCounters::new(wire)));
 
-    let reply = channel.clone().oneshot(request(hello, Body::new(body)));
+    let mut request = request(hello, Body::new(body));
+    write_hello(options.emulation.as_ref(), shaping, request.headers_mut());
+    let reply = channel.clone().oneshot(request);
     let reply = tokio::time::timeout(options.connect_timeout, reply)
         .await
         .map_err(|_| TransportError::Deadline {
@@ -62,11 +77,17 @@ pub async fn open_stream(
             addr: addr.to_owned(),
             reason: chain(&error),
         })?;
+    let headers = reply.headers().clone();
     let body = accepted(addr, reply)?;
+    let link = link_of_reply(options.emulation.as_ref(), addr, &headers, shaping)?;
+    let line = link.as_ref().map(|link| link.line()).transpose()?;
+    if let Some(link) = link {
+        outbox.emulate(link);
+    }
 
     let sink = make_sink(outbox.clone());
     let limit = options.max_message_bytes;
-    let reader = Reader::new(Side::Caller, body, limit, sink, &outbox);
+    let reader = Reader::new(Side::Caller, body, limit, sink, &outbox, line);
     let (open, unwanted) = oneshot::channel::<()>();
     let grace = options.close_grace;
     let reader = tokio::spawn(async move {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::emulation::Emulation;
 use crate::error::TransportError;
 
 /// Frames and windows of HTTP/2, advertised by the receiver and obeyed by the sender: both ends
@@ -55,6 +56,8 @@ pub struct LinkOptions {
     /// How long a server waits for calls in flight when it stops, and a closed stream for its
     /// peer's last words. Default 2 s.
     pub close_grace: Duration,
+    /// Links of a topology in place of this machine's own. Default `None`.
+    pub emulation: Option<Emulation>,
 }
 
 // === impl Http2 ===
@@ -82,6 +85,7 @@ impl Default for LinkOptions {
             keepalive_interval: Some(Duration::from_secs(10)),
             keepalive_timeout: Duration::from_secs(20),
             close_grace: Duration::from_secs(2),
+            emulation: None,
         }
     }
 }

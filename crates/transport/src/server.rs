@@ -65,7 +65,7 @@ pub async fn serve_worker<W: WorkerControl>(
     let (stop, stopping) = watch::channel(false);
     let dispatch = Dispatch::new(
         Routes::new(service),
-        Some(Exchange::new(acceptor, limit, stopping)),
+        Some(Exchange::new(acceptor, listener.options.clone(), stopping)),
     );
     serve(
         listener,

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http_body::Frame;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::counters::LinkCounters;
+use crate::emulation::Link;
 use crate::error::Closed;
 use crate::status::to_trailers;
 
@@ -35,11 +36,16 @@ struct Shared {
     queue: UnboundedSender<Outgoing>,
     finished: AtomicBool,
     counters: Arc<LinkCounters>,
+    /// The emulated link, once the peer has said who it is; the lock keeps messages in the order in
+    /// which they took its ports.
+    link: OnceLock<Mutex<Link>>,
 }
 
 #[derive(Debug)]
 enum Outgoing {
     Message(Bytes),
+    /// A message behind the stamp of an emulated link.
+    Stamped(Bytes, Bytes),
     End(Option<RemoteError>),
 }
 
@@ -56,6 +62,8 @@ pub(crate) enum Side {
 #[derive(Debug)]
 pub(crate) struct OutgoingBody {
     queue: UnboundedReceiver<Outgoing>,
+    /// The message whose stamp went before it.
+    behind: Option<Bytes>,
     side: Side,
     ended: bool,
 }
@@ -79,13 +87,10 @@ impl Outbox {
         let bytes = message.len();
         // Counted first: the peer's answer may be here before `send` returns.
         self.shared.counters.sent(bytes);
-        self.shared
-            .queue
-            .send(Outgoing::Message(message))
-            .map_err(|_| {
-                self.shared.counters.unsent(bytes);
-                Closed
-            })
+        self.shared.queue(message).map_err(|closed| {
+            self.shared.counters.unsent(bytes);
+            closed
+        })
     }
 
     /// Ends this direction after everything that was queued; later messages are refused.
@@ -98,6 +103,12 @@ impl Outbox {
     /// Counters of this stream.
     pub fn counters(&self) -> &Arc<LinkCounters> {
         &self.shared.counters
+    }
+
+    /// Shapes what is sent from here on.
+    pub(crate) fn emulate(&self, link: Link) {
+        // A stream has one peer: it is said once.
+        let _ = self.shared.link.set(Mutex::new(link));
     }
 
     pub(crate) fn downgrade(&self) -> OutboxEnd {
@@ -127,6 +138,18 @@ impl OutboxEnd {
 // === impl Shared ===
 
 impl Shared {
+    fn queue(&self, message: Bytes) -> Result<(), Closed> {
+        let sent = match self.link.get() {
+            None => self.queue.send(Outgoing::Message(message)),
+            Some(link) => {
+                let link = link.lock().unwrap_or_else(PoisonError::into_inner);
+                let stamp = link.stamp(message.len());
+                self.queue.send(Outgoing::Stamped(stamp, message))
+            }
+        };
+        sent.map_err(|_| Closed)
+    }
+
     fn end(&self, error: Option<RemoteError>) {
         if !self.finished.swap(true, Ordering::Relaxed) {
             // Refused when the body is gone already, which is an end too.
@@ -155,12 +178,14 @@ impl OutgoingBody {
                 queue: sender,
                 finished,
                 counters,
+                link: OnceLock::new(),
             }),
         };
         (
             outbox,
             Self {
                 queue,
+                behind: None,
                 side,
                 ended: false,
             },
@@ -179,9 +204,16 @@ impl http_body::Body for OutgoingBody {
         if self.ended {
             return Poll::Ready(None);
         }
+        if let Some(message) = self.behind.take() {
+            return Poll::Ready(Some(Ok(Frame::data(message))));
+        }
         let error = match ready!(self.queue.poll_recv(cx)) {
             Some(Outgoing::Message(message)) => {
                 return Poll::Ready(Some(Ok(Frame::data(message))));
+            }
+            Some(Outgoing::Stamped(stamp, message)) => {
+                self.behind = Some(message);
+                return Poll::Ready(Some(Ok(Frame::data(stamp))));
             }
             Some(Outgoing::End(error)) => error,
             None => None,

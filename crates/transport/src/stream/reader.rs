@@ -3,12 +3,14 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use expertmesh_wire::{GRPC_PREFIX, RemoteError};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tonic::body::Body;
 
 use crate::counters::LinkCounters;
+use crate::emulation::{Line, due};
 use crate::error::CloseReason;
 use crate::framing::{Deframer, bad_frame};
 use crate::status::{close_reason, words};
@@ -23,6 +25,15 @@ pub(crate) struct Reader {
     sink: ToldOnce,
     outbox: OutboxEnd,
     counters: Arc<LinkCounters>,
+    /// What an emulated link still holds.
+    line: Option<Line>,
+}
+
+/// What a reader wakes up for.
+enum Event {
+    /// The emulated link has something to do.
+    Due,
+    Frame(Option<Result<http_body::Frame<Bytes>, tonic::Status>>),
 }
 
 /// Sees to it that a sink hears of the end exactly once, even if its task is dropped midway.
@@ -39,6 +50,7 @@ impl Reader {
         max_message_bytes: usize,
         sink: Box<dyn StreamSink>,
         outbox: &Outbox,
+        line: Option<Line>,
     ) -> Self {
         Self {
             side,
@@ -47,6 +59,7 @@ impl Reader {
             sink: ToldOnce { sink: Some(sink) },
             outbox: outbox.downgrade(),
             counters: Arc::clone(outbox.counters()),
+            line,
         }
     }
 
@@ -54,24 +67,24 @@ impl Reader {
     pub(crate) async fn run(mut self, closing: impl Future<Output = ()>) {
         let mut closing = pin!(closing);
         let reason = loop {
-            let frame = tokio::select! {
+            let event = tokio::select! {
                 biased;
                 () = &mut closing => break CloseReason::Local,
-                frame = self.body.frame() => frame,
+                () = due(self.line.as_mut()) => Event::Due,
+                frame = self.body.frame() => Event::Frame(frame),
             };
-            let frame = match frame {
-                Some(Ok(frame)) => frame,
-                Some(Err(status)) => break CloseReason::Lost(words(&status)),
-                None => break self.ended(),
+            let frame = match event {
+                Event::Due => {
+                    self.deliver_due();
+                    continue;
+                }
+                Event::Frame(Some(Ok(frame))) => frame,
+                Event::Frame(Some(Err(status))) => break CloseReason::Lost(words(&status)),
+                Event::Frame(None) => break self.ended(),
             };
             match frame.into_data() {
                 Ok(chunk) => {
-                    let (sink, counters) = (&mut self.sink, &self.counters);
-                    let taken = self.deframer.push(chunk, |message| {
-                        counters.received(GRPC_PREFIX + message.len());
-                        sink.message(message);
-                    });
-                    if let Err(error) = taken {
+                    if let Err(error) = self.take(chunk) {
                         break self.refuse(error);
                     }
                 }
@@ -84,8 +97,46 @@ impl Reader {
                 }
             }
         };
+        // What left the peer arrives, whatever became of the peer since.
+        while reason != CloseReason::Local
+            && self.line.as_ref().is_some_and(|line| !line.is_empty())
+        {
+            tokio::select! {
+                biased;
+                () = &mut closing => break,
+                () = due(self.line.as_mut()) => self.deliver_due(),
+            }
+        }
         self.outbox.finish();
         self.sink.close(reason);
+    }
+
+    /// Cuts a chunk into messages, and delivers those that no link holds back.
+    fn take(&mut self, chunk: Bytes) -> Result<(), RemoteError> {
+        let (sink, counters) = (&mut self.sink, &self.counters);
+        let Some(line) = &mut self.line else {
+            return self.deframer.push(chunk, |message| {
+                counters.received(GRPC_PREFIX + message.len());
+                sink.message(message);
+            });
+        };
+        let mut refused = Ok(());
+        self.deframer.push(chunk, |message| {
+            if refused.is_ok() {
+                refused = line.push(message);
+            }
+        })?;
+        refused?;
+        self.deliver_due();
+        Ok(())
+    }
+
+    /// Delivers what an emulated link lets go by now.
+    fn deliver_due(&mut self) {
+        while let Some(message) = self.line.as_mut().and_then(Line::pop_due) {
+            self.counters.received(GRPC_PREFIX + message.len());
+            self.sink.message(message);
+        }
     }
 
     /// The body has no more frames.
@@ -101,7 +152,9 @@ impl Reader {
     }
 
     fn unless_midway(&mut self, reason: CloseReason) -> CloseReason {
-        if reason == CloseReason::Finished && self.deframer.is_midway() {
+        let is_midway =
+            self.deframer.is_midway() || self.line.as_ref().is_some_and(Line::is_midway);
+        if reason == CloseReason::Finished && is_midway {
             return self.refuse(bad_frame("the stream ended inside a message".to_owned()));
         }
         reason
