@@ -7,10 +7,12 @@
 //! what they mean.
 
 mod answers;
+mod model;
 #[cfg(test)]
 mod tests;
 
 pub use answers::{Answers, WorkerLoad};
+pub use model::{ModelPreset, Stage};
 
 use expertmesh_coordinator::{CoordinatorError, Decided, Rehearsal, Replayed, StepInput};
 use expertmesh_simulator::{

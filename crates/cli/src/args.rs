@@ -24,7 +24,8 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, coordinator, doctor, inspect, launch, report, run, trace, validate, worker,
+    bench, completions, coordinator, doctor, inspect, launch, report, run, simulate, trace,
+    validate, worker,
 };
 use crate::error::Failure;
 use crate::logging::LogFormat;
@@ -68,6 +69,8 @@ pub(crate) enum Command {
     Report(report::ReportArgs),
     /// Tell what a routing trace says; convert, sample and make traces
     Trace(trace::TraceArgs),
+    /// Tell what a layer or a model would cost on machines that are not there, and why
+    Simulate(Box<simulate::SimulateArgs>),
     /// Hold predictions against measurements: those of others, or of this machine
     Validate(validate::ValidateArgs),
     /// Tell what a checkpoint directory holds, and what each worker would load

@@ -8,6 +8,7 @@ pub(crate) mod inspect;
 pub(crate) mod launch;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod simulate;
 pub(crate) mod trace;
 pub(crate) mod validate;
 pub(crate) mod worker;
@@ -31,6 +32,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(args, log_format),
         Command::Report(args) => report::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => block_on(doctor::run(args)),

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use expertmesh_bench::calibrate::ProfileError;
 use expertmesh_bench::drive::DriveError;
 use expertmesh_bench::trace::TraceError;
 use expertmesh_bench::workload::WorkloadError;
@@ -11,6 +12,7 @@ use expertmesh_coordinator::CoordinatorError;
 use expertmesh_placement::PlacementError;
 use expertmesh_report::ReportError;
 use expertmesh_routing::RoutingError;
+use expertmesh_topology::TopologyError;
 use expertmesh_transport::TransportError;
 use expertmesh_worker::WorkerError;
 
@@ -46,6 +48,18 @@ impl Failure {
             Self::input(message)
         } else {
             Self::run(message)
+        }
+    }
+
+    /// The same failure, of a part that `name` says.
+    #[must_use]
+    pub(crate) fn about(self, name: &str) -> Self {
+        let words = |message: String| format!("{name}: {message}");
+        match self {
+            Self::Run(message) => Self::Run(words(message)),
+            Self::Input(message) => Self::Input(words(message)),
+            Self::Gate(message) => Self::Gate(words(message)),
+            Self::Usage(error) => Self::Input(words(usage(&error))),
         }
     }
 
@@ -129,7 +143,9 @@ macro_rules! judged_errors {
 input_errors!(
     CheckpointError,
     PlacementError,
+    ProfileError,
     RoutingError,
+    TopologyError,
     TraceError,
     WorkloadError
 );

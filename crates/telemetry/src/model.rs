@@ -59,8 +59,10 @@ named_enum! {
     pub enum Network ("network") {
         /// One machine: loopback TCP or Unix sockets.
         Loopback = "loopback",
-        /// Links of a topology file, emulated or simulated.
+        /// Links of a topology file between real processes.
         Emulated = "emulated",
+        /// Links of a topology file that nothing passed: a simulation.
+        Simulated = "simulated",
         /// Several machines.
         Real = "real",
     }

@@ -30,7 +30,7 @@ pub(crate) const FFN: usize = 2816;
 #[command(next_help_heading = "Layer")]
 pub(crate) struct ModelArgs {
     /// Directory of a Hugging Face checkpoint; without it the layer is made from the seed
-    #[arg(long, value_name = "DIR", requires = "layer")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Layer of the checkpoint, from 0
     #[arg(long, value_name = "N", requires = "model", value_parser = whole::<u32>)]
@@ -92,7 +92,12 @@ impl ModelArgs {
         let seed = self.seed.unwrap_or(0);
         let (source, wire): (Arc<dyn LayerSource>, _) = match &self.model {
             Some(directory) => {
-                let layer = self.layer.unwrap_or(0);
+                let Some(layer) = self.layer else {
+                    return Err(Failure::input(format!(
+                        "--model is {}, expected --layer N beside it: one of its layers is run",
+                        directory.display()
+                    )));
+                };
                 let checkpoint = Checkpoint::open(directory)?;
                 let layer = behind(&checkpoint, layer, at)?;
                 // Workers run in directories of their own.

@@ -1,0 +1,53 @@
+//! What goes wrong in a simulation, as a flag spells it.
+
+use std::str::FromStr;
+
+use expertmesh_simulator::{Failure as How, Fault};
+
+use crate::args::values::Wait;
+
+/// One fault; workers count from 0, as their names do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct FaultFlag(pub(crate) Fault);
+
+impl FromStr for FaultFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || {
+            "expected slow-compute:WORKER:FACTOR, slow-link:WORKER:FACTOR, dies:WORKER:TIME or \
+             hangs:WORKER:TIME, such as slow-compute:3:2.5 or dies:0:5ms"
+                .to_owned()
+        };
+        let parts: Vec<&str> = text.split(':').collect();
+        let [what, worker, much] = parts[..] else {
+            return Err(expected());
+        };
+        let worker: u32 = worker.parse().map_err(|_| expected())?;
+        let endpoint = worker.checked_add(1).ok_or_else(expected)?;
+        let factor = || much.parse::<f64>().map_err(|_| expected());
+        let lost = |how| {
+            let at: Wait = much.parse().map_err(|_| expected())?;
+            let at_ns = u64::try_from(at.0.as_nanos()).unwrap_or(u64::MAX);
+            Ok::<Fault, String>(Fault::Lost {
+                endpoint,
+                at_ns,
+                how,
+            })
+        };
+        let fault = match what {
+            "slow-compute" => Fault::SlowCompute {
+                endpoint,
+                factor: factor()?,
+            },
+            "slow-link" => Fault::SlowLink {
+                endpoint,
+                factor: factor()?,
+            },
+            "dies" => lost(How::Dies)?,
+            "hangs" => lost(How::Hangs)?,
+            _ => return Err(expected()),
+        };
+        Ok(Self(fault))
+    }
+}
