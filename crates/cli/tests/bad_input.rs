@@ -151,6 +151,15 @@ fn shapes_and_policies_that_contradict_themselves() {
         (&["--workers", "0"], &["'0'", "--workers", "at least 1"]),
         (&["--experts", "0"], &["experts is 0"]),
         (&["--exchange", "auto"], &["auto", "star"]),
+        (
+            &["--exchange", "hierarchical"],
+            &["hierarchical", "needs --group-size"],
+        ),
+        (
+            &["--group-size", "2"],
+            &["--group-size is 2", "all-to-all has no groups"],
+        ),
+        (&["--group-size", "0"], &["--group-size", "1"]),
         (&["--combine", "partial"], &["partial", "exact"]),
         (
             &["--overflow", "dropless", "--capacity-factor", "1.5"],

@@ -81,7 +81,7 @@ fn inspect_without_workers_shows_the_powers_of_two() {
 fn doctor_finds_this_machine_fit() {
     let page = stdout(&["doctor"]);
     assert!(!page.contains("FAIL"), "{page}");
-    assert_eq!(page.matches("gRPC round trip").count(), 4, "{page}");
+    assert_eq!(page.matches("gRPC round trip").count(), 5, "{page}");
     for check in ["cores", "descriptors", "shared clock", "matrix kernel"] {
         assert!(page.contains(check), "no {check:?} in {page}");
     }

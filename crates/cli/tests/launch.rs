@@ -60,6 +60,10 @@ fn the_digest_is_the_same_for_any_workers_exchange_placement_and_threads() {
             assert_eq!(got, expected, "{workers} workers, {exchange}");
         }
     }
+    for size in ["1", "2", "3"] {
+        let got = digest(&["--exchange", "hierarchical", "--group-size", size]);
+        assert_eq!(got, expected, "4 workers in groups of {size}");
+    }
     for placement in ["round-robin", "shuffled"] {
         let got = digest(&["--workers", "3", "--placement", placement, "--threads", "2"]);
         assert_eq!(got, expected, "{placement}");

@@ -345,6 +345,10 @@ fn a_cluster_that_stays_serves_many_clients_at_once_and_ends_well_by_ctrl_c() {
             "--placement is round-robin",
         ),
         (
+            &["--group-size", "2"],
+            "--group-size is 2, the cluster has groups []",
+        ),
+        (
             &["--credits", "9"],
             "--credits is 9, which the cluster does not have or tell",
         ),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use expertmesh_checkpoint::{LayerSource, LayerSpec};
-use expertmesh_exchange::{ExchangeKind, OnLoss, Target};
+use expertmesh_exchange::{ExchangeKind, Groups, OnLoss, Target};
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
 use expertmesh_routing::{
@@ -30,6 +30,9 @@ pub struct CoordinatorConfig {
     pub placement: Placement,
     /// How rows travel.
     pub exchange: ExchangeKind,
+    /// `[workers]` the group of each, in `hierarchical`: a row goes to a group once; any numbers
+    /// below that of the workers. Empty for the other kinds.
+    pub groups: Vec<u32>,
     /// Format of rows on the wire.
     pub wire_dtype: Format,
     /// Capacity of the experts.
@@ -134,6 +137,7 @@ impl CoordinatorConfig {
                 expected,
             ));
         }
+        self.check_groups(spec)?;
         self.check_bits(spec)?;
         self.check_own_rule(spec)?;
         if let Some(depth) = &self.depth
@@ -148,6 +152,33 @@ impl CoordinatorConfig {
         }
         self.check_custom(spec)?;
         self.capacity.validate()?;
+        Ok(())
+    }
+
+    /// Groups are there where they are used, and a row with the lists of a relay fits a message.
+    fn check_groups(&self, spec: &LayerSpec) -> Result<(), CoordinatorError> {
+        if self.exchange != ExchangeKind::Hierarchical {
+            let expected = format!("no groups, because the exchange is {}", self.exchange);
+            return match self.groups.len() {
+                0 => Ok(()),
+                held => Err(CoordinatorError::field("groups", held, expected)),
+            };
+        }
+        if self.groups.len() != self.workers.len() {
+            let expected = format!("{}, one for each worker", self.workers.len());
+            let held = self.groups.len();
+            return Err(CoordinatorError::field("groups", held, expected));
+        }
+        let groups = Groups::new(self.groups.clone());
+        groups.map_err(|held| CoordinatorError::field("groups", held, "groups counted from 0"))?;
+        // A part's head, a row number, a count and an expert for each choice.
+        let words = 1 + spec.top_k * (5 + 3);
+        let row = expertmesh_wire::encoded_len(words, spec.hidden * 4 * spec.top_k);
+        let limit = self.options.max_message_bytes;
+        if row > limit {
+            let expected = format!("rows that a relay passes on in a message of {limit} bytes");
+            return Err(CoordinatorError::field("hidden", spec.hidden, expected));
+        }
         Ok(())
     }
 
@@ -217,7 +248,7 @@ impl CoordinatorConfig {
                 expected,
             ));
         }
-        if spec.shared.is_some() && self.exchange == ExchangeKind::AllToAll {
+        if spec.shared.is_some() && self.exchange.is_sharded() {
             return Err(CoordinatorError::field(
                 "exchange",
                 self.exchange,

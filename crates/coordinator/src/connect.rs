@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use expertmesh_exchange::{
-    COORDINATOR, ClockMap, ExchangeKind, HostTable, Limits, LossCause, OnLoss,
+    COORDINATOR, ClockMap, ExchangeKind, Groups, HostTable, Limits, LossCause, OnLoss,
 };
 use expertmesh_experts::{ComputePool, HomeExperts};
 
@@ -118,7 +118,7 @@ impl Coordinator {
             "cluster is up"
         );
         Ok(Self {
-            table: HostTable::new(&config.placement).with_free(home.free()),
+            table: table(&config).with_free(home.free()),
             limits,
             decider,
             home,
@@ -232,7 +232,7 @@ async fn bring_up(
     let names = Arc::clone(&engine.names);
     let streams = open_all(&config.workers, session, engine, &config.options, &names).await?;
     engine.attach(streams);
-    if config.exchange == ExchangeKind::AllToAll {
+    if config.exchange.is_sharded() {
         for (worker, endpoint) in workers.iter().zip(&endpoints[1..]) {
             let request = v1::ConnectRequest { session };
             let connected = worker.connect_peers(request).await;
@@ -289,6 +289,7 @@ async fn configure_all(
             .into(),
             chunk_bytes: config.chunk_bytes as u64,
             credits: u32::try_from(config.credits).unwrap_or(u32::MAX),
+            groups: config.groups.clone(),
         };
         let worker = worker.clone();
         let endpoint = endpoint.clone();
@@ -305,10 +306,21 @@ async fn configure_all(
     Ok(())
 }
 
+/// Who executes what, and in `hierarchical` who stands together.
+fn table(config: &CoordinatorConfig) -> HostTable {
+    let table = HostTable::new(&config.placement);
+    // The configuration has been checked; without groups, nothing would be relayed.
+    match Groups::new(config.groups.clone()) {
+        Ok(groups) if !config.groups.is_empty() => table.with_groups(groups),
+        _ => table,
+    }
+}
+
 pub(crate) fn exchange_to_wire(exchange: ExchangeKind) -> v1::ExchangeKind {
     match exchange {
         ExchangeKind::Star => v1::ExchangeKind::Star,
         ExchangeKind::AllToAll => v1::ExchangeKind::AllToAll,
+        ExchangeKind::Hierarchical => v1::ExchangeKind::Hierarchical,
     }
 }
 

@@ -36,8 +36,9 @@ impl Coordinator {
     /// answer with bytes alone, and returns the time from the first hand-over to the last
     /// arrival, nanoseconds.
     ///
-    /// Each pair's bytes go as one message. In `all-to-all` a worker asks its peers before it
-    /// answers the coordinator.
+    /// Each pair's bytes go as one message. Where workers are homes, one asks its peers before it
+    /// answers the coordinator. In `hierarchical` both legs of relayed rows are under way at once, and
+    /// who was sent rows by a relay alone is asked for its answer by an empty message.
     ///
     /// # Errors
     /// [`CoordinatorError::Step`] if a worker is lost or late.
@@ -91,7 +92,10 @@ impl Coordinator {
                 header.extent = narrow(ledger.answered(worker, COORDINATOR));
                 let peers: Vec<u32> = workers
                     .clone()
-                    .filter(|peer| ledger.requested(worker, *peer) > 0)
+                    .filter(|peer| {
+                        let answers = ledger.answered(*peer, worker) > 0;
+                        answers || ledger.requested(worker, *peer) > 0
+                    })
                     .flat_map(|peer| {
                         let out = narrow(ledger.requested(worker, peer));
                         [peer, out, narrow(ledger.answered(peer, worker))]

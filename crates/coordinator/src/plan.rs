@@ -56,7 +56,7 @@ impl Coordinator {
             around.present(route.tokens),
             &rules,
         );
-        if kind == ExchangeKind::AllToAll {
+        if kind.is_sharded() {
             let mut plans = shards.iter().map(|shard| &shard.plan);
             plans.try_for_each(|plan| self.check_shard(plan))?;
         }
@@ -131,7 +131,7 @@ impl Coordinator {
             "tokens",
             format!("a shard of {} tokens, {longest} bytes", plan.tokens),
             format!(
-                "shards of at most {limit} bytes in all-to-all; forward fewer tokens a step, add \
+                "shards of at most {limit} bytes where workers are homes; forward fewer tokens a step, add \
                  workers or use the star exchange"
             ),
         ))

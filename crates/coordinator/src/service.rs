@@ -143,6 +143,7 @@ fn cluster_of(
         .into(),
         gate: gate.kind.to_string(),
         free_experts: narrow(gate.free.len()),
+        groups: config.groups.clone(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The coordinator's side of `all-to-all`: shards out, combined outputs back.
+//! The coordinator's side of `all-to-all` and `hierarchical`: shards out, combined outputs back.
 
 use std::ops::Range;
 use std::sync::Arc;

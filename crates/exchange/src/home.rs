@@ -1,8 +1,10 @@
 //! The machine of an endpoint that is home to tokens.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::OnLoss;
+use crate::bundles::Part;
 use crate::error::{LossCause, StepError};
 use crate::shard_plan::ShardPlan;
 
@@ -16,6 +18,11 @@ pub enum HomeAction {
         /// Index in [`crate::HostPlan::chunks`].
         chunk: usize,
     },
+    /// Send a bundle to its relay.
+    Relay {
+        /// Index in [`ShardPlan::bundles`].
+        bundle: usize,
+    },
     /// Every chunk is answered or lost: add the results up. Comes once, last.
     Combine,
     /// End the step. Comes once, last.
@@ -25,16 +32,24 @@ pub enum HomeAction {
 /// Sends a shard's chunks within the credits of each host and waits for their results.
 ///
 /// Chunks of a host go out in order; hosts are served in turn, so that the first chunk of every
-/// host is under way before any second one. Chunks of a later wave wait for the results of the
-/// earlier ones. Knows indices only, never rows.
+/// host is under way before any second one. Where chunks travel in bundles, the hosts of a group
+/// share their turn and their credits: a bundle has at most one chunk for each. Chunks of a later
+/// wave wait for the results of the earlier ones. A relay that is lost takes along what is behind it.
+/// Knows indices only, never rows.
 #[derive(Debug)]
 pub struct Home {
     step: u64,
     hosts: Vec<HostState>,
+    /// Chunks of the plan.
+    chunks: Vec<ChunkState>,
+    parcels: Vec<ParcelState>,
+    lanes: Vec<Lane>,
     credits: usize,
     deadline_ns: u64,
     started_ns: u64,
     on_loss: OnLoss,
+    /// Whether any parcel is of a later wave.
+    has_waves: bool,
     /// Chunks that are neither answered nor lost.
     open: usize,
     actions: VecDeque<HomeAction>,
@@ -45,12 +60,38 @@ pub struct Home {
 struct HostState {
     endpoint: u32,
     name: String,
-    /// The wave of every chunk, rising.
-    waves: Vec<u8>,
-    next: usize,
-    answered: Vec<bool>,
-    in_flight: usize,
+    /// Its chunks among those of the plan.
+    chunks: Range<usize>,
     lost: Option<LossCause>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ChunkState {
+    host: usize,
+    parcel: usize,
+    /// Neither answered nor lost.
+    is_open: bool,
+}
+
+/// A message to hosts.
+#[derive(Debug)]
+struct ParcelState {
+    lane: usize,
+    /// Position of the host that it is sent to.
+    to: usize,
+    wave: u8,
+    action: HomeAction,
+    is_sent: bool,
+    /// Chunks of it that are open.
+    open: usize,
+}
+
+/// Parcels that share their turn and their credits.
+#[derive(Debug)]
+struct Lane {
+    parcels: Range<usize>,
+    next: usize,
+    in_flight: usize,
 }
 
 /// Part of the coordinator's budget that a home takes for itself: the rest is for the way back,
@@ -79,34 +120,29 @@ impl Home {
         let hosts: Vec<HostState> = plan
             .hosts
             .iter()
-            .enumerate()
-            .map(|(at, host)| HostState {
+            .map(|host| HostState {
                 endpoint: host.endpoint,
                 name: name_of(names, host.endpoint),
-                waves: plan
-                    .host(at)
-                    .chunks
-                    .iter()
-                    .map(|chunk| chunk.wave)
-                    .collect(),
-                next: 0,
-                answered: vec![false; host.chunks.len()],
-                in_flight: 0,
+                chunks: host.chunks.clone(),
                 lost: None,
             })
             .collect();
-        let open = hosts.iter().map(|host| host.waves.len()).sum();
         let mut home = Self {
             step,
             hosts,
+            chunks: Vec::new(),
+            parcels: Vec::new(),
+            lanes: Vec::new(),
             credits: credits.max(1),
             deadline_ns,
             started_ns: now_ns,
             on_loss,
-            open,
+            has_waves: false,
+            open: plan.chunks(),
             actions: VecDeque::new(),
             ended: false,
         };
+        home.lay_out(plan);
         home.send_more();
         home.end_if_done();
         home
@@ -119,35 +155,44 @@ impl Home {
 
     /// The results of a chunk arrived. `false` if they were not awaited: a duplicate, or late.
     pub fn on_results(&mut self, host: usize, chunk: usize) -> bool {
-        let Some(state) = self.hosts.get_mut(host) else {
+        let Some(state) = self.hosts.get(host).filter(|_| !self.ended) else {
             return false;
         };
-        let awaited = chunk < state.next && state.lost.is_none() && !self.ended;
-        if !awaited || state.answered[chunk] {
+        let at = state.chunks.start + chunk;
+        let awaited = state.chunks.contains(&at)
+            && self.chunks[at].is_open
+            && self.parcels[self.chunks[at].parcel].is_sent;
+        if !awaited {
             return false;
         }
-        state.answered[chunk] = true;
-        state.in_flight -= 1;
-        self.open -= 1;
+        self.close(at);
         self.send_more();
         self.end_if_done();
         true
     }
 
-    /// A host is gone or refused: what it has not answered is lost.
+    /// A host is gone or refused: what it has not answered is lost, and what it was to pass on.
     pub fn on_host_lost(&mut self, endpoint: u32, cause: LossCause) {
         if self.ended {
             return;
         }
-        let Some(state) = self.hosts.iter_mut().find(|host| host.endpoint == endpoint) else {
+        let Some(host) = self.hosts.iter().position(|host| host.endpoint == endpoint) else {
             return;
         };
-        let unanswered = state.answered.iter().filter(|answered| !**answered).count();
-        if state.lost.is_some() || unanswered == 0 {
+        let is_behind = |chunk: &ChunkState| {
+            let relayed = self.parcels[chunk.parcel].to == host;
+            chunk.is_open && (chunk.host == host || relayed)
+        };
+        let behind = self.chunks.iter().enumerate();
+        let behind: Vec<usize> = behind
+            .filter(|(_, chunk)| is_behind(chunk))
+            .map(|(at, _)| at)
+            .collect();
+        if self.hosts[host].lost.is_some() || behind.is_empty() {
             return;
         }
         if self.on_loss == OnLoss::Fail {
-            let name = state.name.clone();
+            let name = self.hosts[host].name.clone();
             self.fail(StepError::Lost {
                 step: self.step,
                 endpoint,
@@ -156,35 +201,43 @@ impl Home {
             });
             return;
         }
-        state.lost = Some(cause);
-        state.in_flight = 0;
-        self.open -= unanswered;
+        self.hosts[host].lost = Some(cause);
+        behind.into_iter().for_each(|at| self.close(at));
         // A wave may have waited for this host alone.
         self.send_more();
         self.end_if_done();
     }
 
     /// Time passed. At the deadline every host that owes results is lost, and chunks that waited
-    /// for it are given up: hosts that were not asked are not at fault.
+    /// for it are given up: hosts that were not asked are not at fault, nor are those behind a relay
+    /// that owes its own results of a bundle.
     pub fn on_tick(&mut self, now_ns: u64) {
         if self.ended || now_ns < self.deadline_ns {
             return;
         }
         let waited_ms = (now_ns - self.started_ns) / 1_000_000;
         let cause = LossCause::Deadline { waited_ms };
-        let mut late = self.hosts.iter_mut().filter(|host| host.in_flight > 0);
+        let late = self.owing();
         if self.on_loss == OnLoss::Fail {
-            if let Some(endpoint) = late.next().map(|host| host.endpoint) {
-                self.on_host_lost(endpoint, cause);
+            if let Some(host) = late.first() {
+                self.on_host_lost(self.hosts[*host].endpoint, cause);
             }
             return;
         }
         for host in late {
-            host.lost = Some(cause.clone());
-            host.in_flight = 0;
+            self.hosts[host].lost = Some(cause.clone());
         }
         self.open = 0;
         self.end_if_done();
+    }
+
+    /// Whether something for `host` is passed on by `relay`.
+    pub fn relays(&self, relay: u32, host: u32) -> bool {
+        relay != host
+            && self.chunks.iter().any(|chunk| {
+                let to = self.parcels[chunk.parcel].to;
+                self.hosts[chunk.host].endpoint == host && self.hosts[to].endpoint == relay
+            })
     }
 
     /// Ends the step with an error that no loss policy forgives.
@@ -225,36 +278,108 @@ impl Home {
             .unwrap_or_default()
     }
 
+    fn lay_out(&mut self, plan: &ShardPlan) {
+        let hosts = self.hosts.iter().enumerate();
+        self.chunks = hosts
+            .flat_map(|(host, state)| {
+                let chunk = ChunkState {
+                    host,
+                    parcel: 0,
+                    is_open: true,
+                };
+                state.chunks.clone().map(move |_| chunk)
+            })
+            .collect();
+        plan.each_parcel(|parcel| {
+            let at = self.parcels.len();
+            if parcel.lane == self.lanes.len() {
+                self.lanes.push(Lane {
+                    parcels: at..at,
+                    next: at,
+                    in_flight: 0,
+                });
+            }
+            self.lanes[parcel.lane].parcels.end = at + 1;
+            self.has_waves |= parcel.wave > 0;
+            for part in parcel.parts {
+                self.chunks[plan.chunk_at(*part)].parcel = at;
+            }
+            let is_to = |part: &&Part| self.hosts[part.host].endpoint == parcel.to;
+            let to = parcel.parts.iter().find(is_to).map_or(0, |part| part.host);
+            let action = match (parcel.bundle, parcel.parts) {
+                (None, [Part { host, chunk }, ..]) => HomeAction::Send {
+                    host: *host,
+                    chunk: *chunk,
+                },
+                (bundle, _) => HomeAction::Relay {
+                    bundle: bundle.unwrap_or_default(),
+                },
+            };
+            self.parcels.push(ParcelState {
+                lane: parcel.lane,
+                to,
+                wave: parcel.wave,
+                action,
+                is_sent: false,
+                open: parcel.parts.len(),
+            });
+        });
+    }
+
+    /// A chunk is answered or lost.
+    fn close(&mut self, chunk: usize) {
+        let state = &mut self.chunks[chunk];
+        state.is_open = false;
+        self.open -= 1;
+        let parcel = &mut self.parcels[state.parcel];
+        parcel.open -= 1;
+        if parcel.open == 0 && parcel.is_sent {
+            self.lanes[parcel.lane].in_flight -= 1;
+        }
+    }
+
+    /// Hosts that are the reason why a result is missing: who was sent rows and has not answered,
+    /// unless its relay has not either.
+    fn owing(&self) -> Vec<usize> {
+        let is_owing = |host: usize| {
+            self.chunks.iter().any(|chunk| {
+                let parcel = &self.parcels[chunk.parcel];
+                let relay_owes = || {
+                    let mut of_relay = self.chunks[self.hosts[parcel.to].chunks.clone()].iter();
+                    of_relay.any(|one| one.parcel == chunk.parcel && one.is_open)
+                };
+                let is_late = chunk.host == host && chunk.is_open && parcel.is_sent;
+                is_late && (parcel.to == host || !relay_owes())
+            })
+        };
+        (0..self.hosts.len())
+            .filter(|host| is_owing(*host))
+            .collect()
+    }
+
     /// The wave that is under way: the earliest of which a result is awaited.
     fn wave(&self) -> u8 {
-        let awaited = self.hosts.iter().filter(|host| host.lost.is_none());
-        let first = |host: &HostState| {
-            let mut chunks = host.waves.iter().zip(&host.answered);
-            chunks
-                .find(|(_, answered)| !**answered)
-                .map(|(wave, _)| *wave)
-        };
-        awaited.filter_map(first).min().unwrap_or(0)
+        let awaited = self.parcels.iter().filter(|parcel| parcel.open > 0);
+        awaited.map(|parcel| parcel.wave).min().unwrap_or(0)
     }
 
     fn send_more(&mut self) {
-        let waves = |host: &HostState| host.waves.last() > Some(&0);
-        let wave = if self.hosts.iter().any(waves) {
-            self.wave()
-        } else {
-            0
-        };
+        let wave = if self.has_waves { self.wave() } else { 0 };
         loop {
             let mut sent = false;
-            for (at, host) in self.hosts.iter_mut().enumerate() {
-                let due = host.waves.get(host.next).is_some_and(|next| *next <= wave);
-                if host.lost.is_none() && due && host.in_flight < self.credits {
-                    self.actions.push_back(HomeAction::Send {
-                        host: at,
-                        chunk: host.next,
-                    });
-                    host.next += 1;
-                    host.in_flight += 1;
+            for lane in &mut self.lanes {
+                // What is lost already is not sent.
+                let lost = |at: &usize| self.parcels[*at].open == 0;
+                lane.next += (lane.next..lane.parcels.end).take_while(lost).count();
+                if lane.next == lane.parcels.end || lane.in_flight == self.credits {
+                    continue;
+                }
+                let parcel = &mut self.parcels[lane.next];
+                if parcel.wave <= wave {
+                    self.actions.push_back(parcel.action.clone());
+                    parcel.is_sent = true;
+                    lane.next += 1;
+                    lane.in_flight += 1;
                     sent = true;
                 }
             }

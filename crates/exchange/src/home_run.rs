@@ -1,11 +1,14 @@
 //! A [`Home`] with the bytes beside it: packs rows, checks results, adds them up.
 
+mod pack;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use expertmesh_kernels::{Format, decode_row, encode_row};
-use expertmesh_wire::{BufferPool, FrameKind, FrameView, FrameWriter, Header, Tag, encoded_len};
+use expertmesh_wire::{BufferPool, FrameView, Header, RemoteError, Tag, encoded_len};
+
+pub use pack::RowSource;
 
 use crate::OnLoss;
 use crate::clock::ClockMap;
@@ -40,15 +43,6 @@ pub struct HomeSetup {
     pub extents: Vec<u32>,
 }
 
-/// The shard's token rows.
-#[derive(Debug, Clone, Copy)]
-pub enum RowSource<'a> {
-    /// `[tokens, hidden]`, encoded when packed.
-    F32(&'a [f32]),
-    /// `[tokens]` rows in the wire's format already.
-    Encoded(&'a [u8]),
-}
-
 /// What a home computes itself, beside the exchange.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Beside<'a> {
@@ -63,9 +57,9 @@ pub struct Beside<'a> {
 pub enum Outgoing {
     /// Hand `message` to the stream of `endpoint`, which may be the home itself.
     Send {
-        /// Endpoint id of the host.
+        /// Endpoint id of the host, or of the relay.
         endpoint: u32,
-        /// An encoded `ROWS` frame.
+        /// An encoded `ROWS` frame, or a `RELAY` frame.
         message: Bytes,
     },
     /// Call [`HomeRun::combine`] for all tokens.
@@ -84,52 +78,6 @@ pub struct HomeRun {
     results: Vec<Option<FrameView>>,
     ways: Vec<ChunkWay>,
     moments: HomeMoments,
-}
-
-// === impl RowSource ===
-
-impl RowSource<'_> {
-    /// Copies or encodes the rows of `tokens` into `slots`.
-    fn pack<'a>(
-        self,
-        format: Format,
-        hidden: usize,
-        tokens: &[u32],
-        slots: impl Iterator<Item = &'a mut [u8]>,
-    ) {
-        let row_bytes = hidden * format.bytes();
-        for (slot, token) in slots.zip(tokens) {
-            let token = *token as usize;
-            match self {
-                Self::F32(x) => {
-                    encode_row(format, &x[token * hidden..(token + 1) * hidden], slot);
-                }
-                Self::Encoded(x) => {
-                    slot.copy_from_slice(&x[token * row_bytes..(token + 1) * row_bytes]);
-                }
-            }
-        }
-    }
-
-    /// The row `[hidden]` of `token`, decoded.
-    fn read(self, format: Format, token: usize, row: &mut [f32]) {
-        let hidden = row.len();
-        match self {
-            Self::F32(x) => {
-                row.copy_from_slice(&x[token * hidden..(token + 1) * hidden]);
-                // As a row that has passed the wire: other homes have no other.
-                if format != Format::F32 {
-                    let mut bytes = vec![0; hidden * format.bytes()];
-                    encode_row(format, row, &mut bytes);
-                    decode_row(format, &bytes, row);
-                }
-            }
-            Self::Encoded(x) => {
-                let row_bytes = hidden * format.bytes();
-                decode_row(format, &x[token * row_bytes..(token + 1) * row_bytes], row);
-            }
-        }
-    }
 }
 
 // === impl HomeRun ===
@@ -171,6 +119,10 @@ impl HomeRun {
                     message,
                 }
             }
+            HomeAction::Relay { bundle } => Outgoing::Send {
+                endpoint: self.plan.bundles()[bundle].relay,
+                message: self.pack_bundle(bundle, rows, pool, &now_ns),
+            },
             HomeAction::Combine => Outgoing::Combine,
             HomeAction::Fail(error) => Outgoing::Fail(error),
         })
@@ -219,6 +171,16 @@ impl HomeRun {
     /// A host is gone or refused.
     pub fn on_host_lost(&mut self, endpoint: u32, cause: LossCause) {
         self.home.on_host_lost(endpoint, cause);
+    }
+
+    /// `from` answered with an error, which may be about a host to which it could not pass rows on.
+    pub fn on_error(&mut self, from: u32, error: RemoteError) {
+        let about = error.endpoint.unwrap_or(from);
+        let endpoint = match self.home.relays(from, about) {
+            true => about,
+            false => from,
+        };
+        self.home.on_host_lost(endpoint, LossCause::Reported(error));
     }
 
     /// Time passed.
@@ -289,99 +251,6 @@ impl HomeRun {
     /// The plan that this exchange follows.
     pub fn plan(&self) -> &ShardPlan {
         &self.plan
-    }
-
-    fn pack(
-        &mut self,
-        host: usize,
-        chunk: usize,
-        rows: RowSource<'_>,
-        pool: &BufferPool,
-        now_ns: &impl Fn() -> u64,
-    ) -> Bytes {
-        let began = now_ns();
-        let plan = self.plan.host(host);
-        let piece = &plan.chunks[chunk];
-        let alone = plan.first_chunks(self.setup.credits);
-        let extent = self
-            .setup
-            .extents
-            .get(plan.endpoint as usize)
-            .copied()
-            .unwrap_or(alone);
-        let mut header = self.header(index(chunk), extent);
-        header.row_count = index(piece.rows.len());
-        let row_bytes = header.row_bytes();
-        let words = piece.rows.len() + piece.choices.len();
-        let mut writer = FrameWriter::new(pool, &header, words, piece.rows.len() * row_bytes);
-        let (table, body) = writer.parts();
-        let (counts, experts) = table.split_at_mut(piece.rows.len() * 4);
-        for (word, row) in counts.chunks_exact_mut(4).zip(piece.rows.clone()) {
-            let count = plan.offsets[row + 1] - plan.offsets[row];
-            word.copy_from_slice(&count.to_le_bytes());
-        }
-        for (word, expert) in experts
-            .chunks_exact_mut(4)
-            .zip(&plan.experts[piece.choices.clone()])
-        {
-            word.copy_from_slice(&expert.to_le_bytes());
-        }
-        let slots = body.chunks_exact_mut(row_bytes.max(1));
-        let tokens = &plan.tokens[piece.rows.clone()];
-        if self.setup.rule.weight_on_input {
-            // Every choice has a row of its own.
-            let weights = plan.kept[piece.choices.clone()].iter();
-            let weights = weights.map(|kept| self.plan.weights[*kept as usize]);
-            self.pack_weighted(rows, tokens, weights, slots);
-        } else {
-            rows.pack(header.format, self.setup.hidden as usize, tokens, slots);
-        }
-        let now = now_ns();
-        let at = self.plan.hosts[host].chunks.start + chunk;
-        self.moments.packed(at, now);
-        self.ways[at] = ChunkWay {
-            endpoint: plan.endpoint,
-            began,
-            packed: now,
-            request_bytes: encoded_len(words, piece.rows.len() * row_bytes) as u64,
-            ..ChunkWay::default()
-        };
-        header.times.sent_ns = now;
-        header.budget_ns = self.setup.deadline_ns.saturating_sub(now);
-        writer.set_header(&header);
-        writer.finish()
-    }
-
-    /// Rows multiplied by the weights of the choices that they are for.
-    fn pack_weighted<'a>(
-        &self,
-        rows: RowSource<'_>,
-        tokens: &[u32],
-        weights: impl Iterator<Item = f32>,
-        slots: impl Iterator<Item = &'a mut [u8]>,
-    ) {
-        let (rule, hidden) = (self.setup.rule, self.setup.hidden as usize);
-        let mut row = vec![0.0; hidden];
-        for ((slot, token), weight) in slots.zip(tokens).zip(weights) {
-            rows.read(rule.row_format, *token as usize, &mut row);
-            rule.weigh_input(weight, &mut row);
-            encode_row(rule.row_format, &row, slot);
-        }
-    }
-
-    fn header(&self, chunk: u32, extent: u32) -> Header {
-        let tag = Tag {
-            chunk,
-            ..self.setup.tag
-        };
-        let mut header = Header::new(
-            FrameKind::Rows,
-            tag,
-            self.setup.hidden,
-            self.setup.rule.row_format,
-        );
-        header.extent = extent;
-        header
     }
 
     fn check(&self, host: usize, header: &Header) -> Result<(), String> {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use expertmesh_wire::encoded_len;
 
+use crate::bundles::Parcel;
 use crate::plan::{Limits, index};
-use crate::shard_plan::{HostRows, ShardPlan};
+use crate::shard_plan::ShardPlan;
 use crate::{COORDINATOR, ExchangeKind};
 
 /// Messages, rows and encoded bytes from one endpoint to another.
@@ -27,7 +28,9 @@ pub struct TrafficLedger {
     cells: Cells,
     /// Bytes of frames whose source and destination are the same endpoint: they never leave it.
     pub local_bytes: u64,
-    /// Bytes that would have been sent besides, had each choice its own row.
+    /// Bytes that homes would have sent besides, had each choice its own row: a row goes to an
+    /// endpoint, or in `hierarchical` to a group, once. What relays pass on inside their group is
+    /// in the cells and not set against it.
     pub saved_by_dedup_bytes: u64,
 }
 
@@ -42,7 +45,7 @@ enum Cells {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Cell {
     link: LinkCell,
-    /// Of its bytes, those of requests: shards and rows.
+    /// Of its bytes, those of requests: shards and rows, relayed ones on both legs.
     requested: u64,
 }
 
@@ -71,8 +74,9 @@ impl TrafficLedger {
         }
     }
 
-    /// The ledger of a step: rows and results of every shard, and for `all-to-all` the shards
-    /// themselves. `output_row_bytes` is the size of a combined output row.
+    /// The ledger of a step: rows and results of every shard, and where workers are homes the shards
+    /// themselves. Rows that are relayed are counted on both legs. `output_row_bytes` is the size of
+    /// a combined output row.
     pub fn of_step<'a>(
         kind: ExchangeKind,
         shards: impl IntoIterator<Item = &'a ShardPlan>,
@@ -86,12 +90,10 @@ impl TrafficLedger {
             output_row: output_row_bytes,
         };
         for shard in shards.into_iter().filter(|shard| shard.tokens > 0) {
-            if kind == ExchangeKind::AllToAll {
+            if kind.is_sharded() {
                 ledger.shard(shard, sizes);
             }
-            for at in 0..shard.hosts.len() {
-                ledger.host(shard.home, shard.host(at), sizes);
-            }
+            shard.each_parcel(|parcel| ledger.parcel(shard, parcel, sizes));
             ledger.saved_by_dedup_bytes += (shard.rows_saved() * sizes.row) as u64;
         }
         ledger
@@ -169,21 +171,22 @@ impl TrafficLedger {
         self.add(shard.home, COORDINATOR, shard.tokens, back);
     }
 
-    fn host(&mut self, home: u32, host: HostRows<'_>, sizes: Sizes) {
-        for chunk in host.chunks {
+    /// A message to hosts, what its relay passes on, and the results.
+    fn parcel(&mut self, shard: &ShardPlan, parcel: Parcel<'_>, sizes: Sizes) {
+        let mut from = shard.home;
+        if let Some(at) = parcel.bundle {
+            let bytes = shard.relay_frame_len(&shard.bundles()[at], sizes.row);
+            self.request(from, parcel.to, parcel.rows, bytes);
+            from = parcel.to;
+        }
+        for part in parcel.parts {
+            let host = shard.host(part.host);
+            let chunk = &host.chunks[part.chunk];
             let (rows, choices) = (chunk.rows.len(), chunk.choices.len());
-            self.request(
-                home,
-                host.endpoint,
-                rows,
-                encoded_len(rows + choices, rows * sizes.row),
-            );
-            self.add(
-                host.endpoint,
-                home,
-                choices,
-                encoded_len(0, choices * sizes.row),
-            );
+            let there = encoded_len(rows + choices, rows * sizes.row);
+            self.request(from, host.endpoint, rows, there);
+            let back = encoded_len(0, choices * sizes.row);
+            self.add(host.endpoint, shard.home, choices, back);
         }
     }
 

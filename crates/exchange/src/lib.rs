@@ -7,14 +7,15 @@
 //! Reading order:
 //!
 //! 1. [`Target`], [`HostTable`], [`ShardPlan`]: route + placement → rows for each expert host, cut to chunks.
+//!    [`Groups`], [`Bundle`]: of which those for one group travel together in `hierarchical`.
 //! 2. [`StepPlan`]: the plans of all homes of a step, and [`TrafficLedger`]: the messages, rows and bytes that follow from plans, and from nothing else.
 //! 3. [`Home`]: the machine of an endpoint that is home to tokens: sends rows within its credits,
 //!    waits for results, meets the deadline.
 //! 4. [`Conductor`]: the machine of a coordinator whose shards have homes elsewhere
-//!    (`all-to-all`).
+//!    (`all-to-all`, `hierarchical`).
 //! 5. [`Host`]: the machine of an expert host: which queued chunks are computed together, and how
 //!    long one waits for the others of its step.
-//! 6. [`HomeRun`], [`ShardFrame`], [`CombinedFrame`], [`RowsJob`]: the bytes beside the machines:
+//! 6. [`HomeRun`], [`ShardFrame`], [`CombinedFrame`], [`RowsJob`], [`RelayFrame`]: the bytes beside the machines:
 //!    packing, checking what arrives, combining in slot order.
 //! 7. [`ClockMap`], [`Timeline`], [`Way`]: moments of several clocks on one line, and what a step cost.
 //!
@@ -25,17 +26,21 @@
 //! **This crate does not know** sockets, gRPC, threads, clocks, or how an expert computes.
 #![forbid(unsafe_code)]
 
+mod bundles;
 mod clock;
 mod combine;
 mod conductor;
 mod error;
+mod groups;
 mod home;
 mod home_run;
 mod host;
 mod jobs;
+mod kind;
 mod ledger;
 mod plan;
 mod record;
+mod relay;
 mod shard_plan;
 mod shard_run;
 mod step_plan;
@@ -44,100 +49,26 @@ mod target;
 mod tests;
 mod timeline;
 
+pub use bundles::{Bundle, Parcel, Part};
 pub use clock::ClockMap;
 pub use combine::CombineRule;
 pub use conductor::{Conductor, ConductorAction};
 pub use error::{LossCause, StepError};
+pub use groups::Groups;
 pub use home::{Home, HomeAction, home_deadline_ns};
 pub use home_run::{Beside, HomeRun, HomeSetup, Outgoing, RowSource};
 pub use host::{BATCH_CHOICES, Cohort, Host, HostAction, PATIENT_FROM_NS, estimate_ns};
 pub use jobs::{RowsJob, error_frame};
+pub use kind::{ExchangeKind, OnLoss};
 pub use ledger::{LinkCell, TrafficLedger};
 pub use plan::{HostTable, Kept, KeptChoices, Limits, shard_ranges};
 pub use record::{ShardMoments, StepMoments, Way};
+pub use relay::{RelayFrame, RelayPart};
 pub use shard_plan::{Chunk, HostPlan, HostRows, OwnChoice, ShardPlan};
 pub use shard_run::{CombinedFrame, ShardFrame, write_combined, write_shard};
 pub use step_plan::{Missing, PlanRules, ShardOf, StepPlan};
 pub use target::Target;
 pub use timeline::{ChunkWay, HomeMoments, HostTimes, Timeline};
 
-use std::fmt;
-use std::str::FromStr;
-
 /// Endpoint id of the coordinator; workers are 1, 2, … in the order they were given.
 pub const COORDINATOR: u32 = 0;
-
-/// How rows travel between their home and the expert hosts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum ExchangeKind {
-    /// The coordinator is home to all tokens and trades rows with every worker.
-    Star,
-    /// Every worker is home to a shard of the tokens and trades rows with its peers.
-    #[default]
-    AllToAll,
-}
-
-/// What a step does when an endpoint does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum OnLoss {
-    /// The step ends with an error that names the endpoint.
-    #[default]
-    Fail,
-    /// The endpoint's choices get the fate `lost` and the step goes on without them.
-    Drop,
-}
-
-// === impl ExchangeKind ===
-
-impl fmt::Display for ExchangeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Star => "star",
-            Self::AllToAll => "all-to-all",
-        })
-    }
-}
-
-impl FromStr for ExchangeKind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "star" => Ok(Self::Star),
-            "all-to-all" => Ok(Self::AllToAll),
-            "auto" => Err(
-                "`auto` chooses by a calibrated cost model and this cluster has no \
-                           calibration yet; name `star` or `all-to-all`"
-                    .into(),
-            ),
-            other => Err(format!(
-                "`{other}` is no exchange; expected `star` or `all-to-all`"
-            )),
-        }
-    }
-}
-
-// === impl OnLoss ===
-
-impl fmt::Display for OnLoss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Fail => "fail",
-            Self::Drop => "drop",
-        })
-    }
-}
-
-impl FromStr for OnLoss {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "fail" => Ok(Self::Fail),
-            "drop" => Ok(Self::Drop),
-            other => Err(format!(
-                "`{other}` is no loss policy; expected `fail` or `drop`"
-            )),
-        }
-    }
-}

@@ -6,9 +6,10 @@ use expertmesh_placement::Placement;
 use expertmesh_routing::{Admission, Fate, Route};
 use expertmesh_wire::encoded_len;
 
+use crate::groups::Groups;
 use crate::target::Target;
 
-/// Which endpoints execute which expert.
+/// Which endpoints execute which expert, and in `hierarchical` which of them stand together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTable {
     /// `[E + 1]` offsets into `of`.
@@ -20,6 +21,7 @@ pub struct HostTable {
     /// Experts after those that endpoints hold: every home answers for them itself.
     free: u32,
     endpoints: u32,
+    groups: Option<Groups>,
 }
 
 /// The choices of a shard's tokens that have a host, token by token in slot order.
@@ -90,6 +92,7 @@ impl HostTable {
             primaries: Vec::new(),
             free: 0,
             endpoints,
+            groups: None,
         };
         for hosts in of {
             table.primaries.extend(hosts.as_ref().first());
@@ -104,6 +107,18 @@ impl HostTable {
     pub fn with_free(mut self, free: usize) -> Self {
         self.free = index(free);
         self
+    }
+
+    /// The same for workers in `groups`: plans made with it are those of a `hierarchical` exchange.
+    #[must_use]
+    pub fn with_groups(mut self, groups: Groups) -> Self {
+        self.groups = Some(groups);
+        self
+    }
+
+    /// Who stands together, in a `hierarchical` exchange.
+    pub fn groups(&self) -> Option<&Groups> {
+        self.groups.as_ref()
     }
 
     /// Endpoint id of the host of a packed [`Target`], `None` for an expert or a replica that does

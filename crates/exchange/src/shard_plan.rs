@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use expertmesh_wire::encoded_len;
 
+use crate::bundles::Bundles;
 use crate::plan::{HostTable, Kept, Limits, index};
 use crate::target::Target;
 use crate::timeline::TIMELINE_WORDS;
@@ -100,21 +101,22 @@ pub struct ShardPlan {
     experts: Vec<u32>,
     /// `[choices]`
     kept: Vec<u32>,
-    chunks: Vec<Chunk>,
+    pub(crate) chunks: Vec<Chunk>,
+    pub(crate) bundles: Bundles,
 }
 
 /// The rows that a host gets in one wave.
 #[derive(Debug, Clone)]
-struct Segment {
+pub(crate) struct Segment {
     /// Position of the host in the plan.
-    host: usize,
-    wave: u8,
+    pub(crate) host: usize,
+    pub(crate) wave: u8,
     /// Rows of the host.
-    rows: Range<usize>,
+    pub(crate) rows: Range<usize>,
     /// Position of its cursor.
     cursor: usize,
     /// Chunks of the plan.
-    chunks: Range<usize>,
+    pub(crate) chunks: Range<usize>,
 }
 
 /// What is known of an endpoint's wave while its part of a plan is made.
@@ -142,7 +144,8 @@ impl ShardPlan {
     /// Plans the kept choices of `home`'s tokens: rows for each host, chunks, places of results.
     ///
     /// Targets are looked up in `table`; every one must be there (the caller checks what arrives
-    /// from the network). Linear in tokens and choices.
+    /// from the network). Linear in tokens and choices. With groups in `table`, rows for several
+    /// hosts of a group that is not the home's travel together.
     pub fn new(home: u32, kept: Kept<'_>, table: &HostTable, limits: Limits) -> Self {
         let waves = 1 + kept
             .targets
@@ -177,10 +180,14 @@ impl ShardPlan {
             experts: vec![0; sent],
             kept: vec![0; sent],
             chunks: Vec::new(),
+            bundles: Bundles::default(),
             hosts,
         };
         plan.fill(&walk, &mut cursors);
-        plan.cut(&mut segments, limits);
+        match table.groups().filter(|groups| plan.has_company(groups)) {
+            Some(groups) => plan.cut_in_groups(&mut segments, limits, groups),
+            None => plan.cut(&mut segments, limits),
+        }
         plan.find_results(&walk, &segments, &mut cursors);
         if sent < choices {
             plan.keep_own(kept, table);
@@ -214,23 +221,6 @@ impl ShardPlan {
     /// Number of chunks to all hosts.
     pub fn chunks(&self) -> usize {
         self.chunks.len()
-    }
-
-    /// Chunks that the homes of `plans` together send to each endpoint before their `credits` are
-    /// used up, by endpoint id.
-    pub fn first_chunks<'a>(
-        plans: impl IntoIterator<Item = &'a Self>,
-        endpoints: usize,
-        credits: usize,
-    ) -> Vec<u32> {
-        let mut chunks = vec![0; endpoints];
-        for plan in plans {
-            for at in 0..plan.hosts.len() {
-                let host = plan.host(at);
-                chunks[host.endpoint as usize] += host.first_chunks(credits);
-            }
-        }
-        chunks
     }
 
     /// Length of the `SHARD` frame that tells a home this plan's tokens and choices, in a cluster
@@ -269,15 +259,6 @@ impl ShardPlan {
             .ok()
     }
 
-    /// Rows that sending each token once to an endpoint saved, against once for every choice.
-    pub fn rows_saved(&self) -> usize {
-        self.hosts
-            .iter()
-            .filter(|host| host.endpoint != self.home)
-            .map(|host| host.choices.len() - host.rows.len())
-            .sum()
-    }
-
     fn fill(&mut self, walk: &Walk<'_>, cursors: &mut [Cursor]) {
         walk.each(cursors, |cursor, token, expert, choice| {
             let at = cursor.choices as usize;
@@ -307,13 +288,7 @@ impl ShardPlan {
             host.cut(segment, limits, |chunk| all.push(chunk));
             segment.chunks.end = all.len();
         }
-        for segment in segments {
-            let chunks = &mut self.hosts[segment.host].chunks;
-            if segment.rows.start == 0 {
-                chunks.start = segment.chunks.start;
-            }
-            chunks.end = segment.chunks.end;
-        }
+        self.place_chunks(segments);
         self.chunks = all;
     }
 
@@ -464,7 +439,7 @@ impl HostRows<'_> {
     }
 
     /// Calls `each` with the chunks of a segment of these rows. A row that fits no chunk goes alone.
-    fn cut(&self, segment: &Segment, limits: Limits, mut each: impl FnMut(Chunk)) {
+    pub(crate) fn cut(&self, segment: &Segment, limits: Limits, mut each: impl FnMut(Chunk)) {
         let rows = segment.rows.end;
         // No chunk has more rows than their bytes alone allow.
         let most = limits.chunk_bytes / limits.row_bytes.max(1);

@@ -22,7 +22,7 @@ pub struct PlanRules<'a> {
     pub kind: ExchangeKind,
     /// Endpoint ids of the workers that can be homes, ascending; a `star` does not ask.
     pub homes: &'a [u32],
-    /// Who executes which expert.
+    /// Who executes which expert, and in `hierarchical` who stands together.
     pub table: &'a HostTable,
     /// What bounds a chunk.
     pub limits: Limits,
@@ -100,7 +100,7 @@ impl StepPlan {
                 .into_iter()
                 .map(shard)
                 .collect(),
-            ExchangeKind::AllToAll => rules
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => rules
                 .homes
                 .iter()
                 .copied()
@@ -120,7 +120,9 @@ impl StepPlan {
         );
         let extents = match rules.kind {
             ExchangeKind::Star => Vec::new(),
-            ExchangeKind::AllToAll => ShardPlan::first_chunks(plans(), endpoints, rules.credits),
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => {
+                ShardPlan::first_chunks(plans(), endpoints, rules.credits)
+            }
         };
         Self {
             ledger,
@@ -165,7 +167,7 @@ impl Missing<'_> {
             }
         }
         let homes: Vec<u32> = workers.filter(|id| !is_down(*id)).collect();
-        if homes.is_empty() && kind == ExchangeKind::AllToAll {
+        if homes.is_empty() && kind.is_sharded() {
             return Err(lost());
         }
         Ok(homes)

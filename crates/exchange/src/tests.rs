@@ -1,5 +1,6 @@
 //! The machines one by one; `expertmesh-testkit` has them together.
 
+mod bundles;
 mod clock;
 mod combine;
 mod conductor;

@@ -73,10 +73,18 @@ fn environment(environment: &Environment) -> String {
 
 fn title(run: &Run, index: usize, runs: usize) -> String {
     let workers = run.identity.workers;
+    let mut groups = run.identity.groups.clone();
+    groups.sort_unstable();
+    groups.dedup();
     let what = format!(
-        "{} exchange, {workers} {}, {} combine",
+        "{} exchange, {workers} {}{}, {} combine",
         run.identity.exchange,
         if workers == 1 { "worker" } else { "workers" },
+        match groups.len() {
+            0 => String::new(),
+            1 => " in 1 group".to_owned(),
+            groups => format!(" in {groups} groups"),
+        },
         run.identity.combine,
     );
     match runs {

@@ -211,6 +211,10 @@ impl SimConfig {
         if self.deadline_ns == 0 {
             return Err(SimError::field("deadline_ns", 0, "a time above 0"));
         }
+        if self.exchange == ExchangeKind::Hierarchical {
+            let expected = "star or all-to-all";
+            return Err(SimError::field("exchange", self.exchange, expected));
+        }
         if self.resident && self.exchange == ExchangeKind::Star {
             let expected = "all-to-all, because in star the coordinator is home";
             return Err(SimError::field("resident", "true with star", expected));

@@ -114,6 +114,9 @@ pub struct Identity {
     pub workload: String,
     /// Who trades rows with whom.
     pub exchange: ExchangeKind,
+    /// `[workers]` the group of each, where the exchange has groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
     /// Where expert results are added up.
     pub combine: CombineKind,
     /// Workers.
@@ -152,6 +155,8 @@ named_enum! {
         Star = "star",
         /// Every worker is home to a shard of the tokens and trades rows with its peers.
         AllToAll = "all-to-all",
+        /// As all-to-all, but a row goes to each group of workers once, and is passed on inside it.
+        Hierarchical = "hierarchical",
     }
 }
 

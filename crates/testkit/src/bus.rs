@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use expertmesh_exchange::{
-    CombineRule, ExchangeKind, HostTable, Limits, OnLoss, StepError, TrafficLedger,
+    CombineRule, ExchangeKind, Groups, HostTable, Limits, OnLoss, StepError, TrafficLedger,
 };
 use expertmesh_kernels::Format;
 use expertmesh_placement::Placement;
@@ -32,6 +32,8 @@ pub struct BusSetup {
     pub placement: Placement,
     /// How rows travel.
     pub exchange: ExchangeKind,
+    /// `[workers]` the group of each, where the exchange has groups.
+    pub groups: Vec<u32>,
     /// Format of rows on the wire.
     pub wire: Format,
     /// Capacity of the experts.
@@ -113,15 +115,28 @@ pub(crate) fn domains(placement: &Placement) -> Domains {
     Domains::new(&of, placement.workers()).expect("a placement")
 }
 
+fn table(setup: &BusSetup) -> HostTable {
+    let table = HostTable::new(&setup.placement);
+    if setup.exchange != ExchangeKind::Hierarchical {
+        return table;
+    }
+    table.with_groups(Groups::new(setup.groups.clone()).expect("groups of workers"))
+}
+
 // === impl BusSetup ===
 
 impl BusSetup {
     /// A setup for `placement` with small chunks and few credits, so that there is much to
-    /// reorder.
+    /// reorder, and workers in twos.
     pub fn new(placement: Placement, exchange: ExchangeKind) -> Self {
+        let groups = match exchange {
+            ExchangeKind::Hierarchical => Groups::contiguous(placement.workers(), 2),
+            _ => Vec::new(),
+        };
         Self {
             placement,
             exchange,
+            groups,
             wire: Format::F32,
             capacity: CapacityConfig::default(),
             seed: 0,
@@ -144,7 +159,7 @@ impl Bus {
         let names = std::iter::once("coordinator".to_owned())
             .chain((0..setup.placement.workers()).map(|worker| format!("worker-{worker}")));
         Self {
-            table: HostTable::new(&setup.placement),
+            table: table(&setup),
             limits: Limits {
                 row_bytes: parts.spec.hidden * setup.wire.bytes(),
                 chunk_bytes: setup.chunk_bytes,

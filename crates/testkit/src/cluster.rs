@@ -6,7 +6,7 @@ use std::time::Duration;
 use expertmesh_coordinator::{
     Coordinator, CoordinatorConfig, CoordinatorError, Defaults, StepOutput,
 };
-use expertmesh_exchange::{ExchangeKind, OnLoss};
+use expertmesh_exchange::{ExchangeKind, Groups, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy};
 use expertmesh_routing::{BiasUpdate, CapacityConfig, DepthRouter, Kind};
@@ -28,6 +28,8 @@ pub struct ClusterSpec {
     pub placement: Option<Placement>,
     /// How rows travel.
     pub exchange: ExchangeKind,
+    /// Workers of a group, where the exchange has groups.
+    pub group_size: usize,
     /// Format of rows on the wire.
     pub wire_dtype: Format,
     /// Capacity of the experts.
@@ -74,6 +76,7 @@ impl ClusterSpec {
             workers,
             placement: None,
             exchange: ExchangeKind::default(),
+            group_size: 2,
             wire_dtype: Format::F32,
             capacity: CapacityConfig::default(),
             depth: None,
@@ -141,6 +144,10 @@ impl ClusterSpec {
             model: self.model.wire.clone(),
             placement: self.placement(),
             exchange: self.exchange,
+            groups: match self.exchange {
+                ExchangeKind::Hierarchical => Groups::contiguous(self.workers, self.group_size),
+                _ => Vec::new(),
+            },
             wire_dtype: self.wire_dtype,
             capacity: self.capacity,
             seed: 0,

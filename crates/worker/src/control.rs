@@ -5,21 +5,20 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use expertmesh_checkpoint::{Checkpoint, Combine, LayerSource, SyntheticLayer, SyntheticSpec};
-use expertmesh_exchange::{ClockMap, CombineRule, HostTable, Limits, OnLoss};
+use expertmesh_exchange::{ClockMap, CombineRule};
 use expertmesh_experts::{ComputePool, Expert, ExpertKind, HomeExperts};
 use expertmesh_kernels::{Format, NUMERICS};
 use expertmesh_routing::{FreeExpert, WeightDtype};
 use expertmesh_transport::{LinkOptions, StreamHello, WorkerControl, monotonic_ns, open_stream};
-use expertmesh_wire::{
-    ErrorCode, RemoteError, check_protocol, format_from_wire, protocol_version, v1,
-};
+use expertmesh_wire::{ErrorCode, RemoteError, check_protocol, protocol_version, v1};
 use rayon::prelude::*;
 use tracing::{info, info_span};
 
 use crate::acceptor::ReplySink;
 use crate::error::WorkerError;
+use crate::layer::{format, layer};
 use crate::registry::ExpertRegistry;
-use crate::session::{Layer, Session};
+use crate::session::Session;
 
 /// Peers to dial: endpoint id and address.
 type Dials = Vec<(u32, String)>;
@@ -48,11 +47,11 @@ pub(crate) struct Control {
 }
 
 /// What a worker loads of a layer.
-struct Loaded {
-    hidden: usize,
-    experts: Vec<Option<Arc<dyn Expert>>>,
-    home: HomeExperts,
-    rule: CombineRule,
+pub(crate) struct Loaded {
+    pub(crate) hidden: usize,
+    pub(crate) experts: Vec<Option<Arc<dyn Expert>>>,
+    pub(crate) home: HomeExperts,
+    pub(crate) rule: CombineRule,
 }
 
 // === impl Control ===
@@ -347,63 +346,10 @@ fn synthetic(spec: &v1::SyntheticModel, dtype: Format) -> Result<SyntheticSpec, 
     })
 }
 
-fn layer(
-    request: &v1::ConfigureRequest,
-    loaded: Loaded,
-    max_message_bytes: usize,
-) -> Result<Layer, WorkerError> {
-    let names: Arc<[String]> = request
-        .endpoints
-        .iter()
-        .map(|endpoint| endpoint.name.clone())
-        .collect();
-    let endpoints = u32::try_from(names.len()).unwrap_or(u32::MAX);
-    if request.endpoint == 0 || request.endpoint >= endpoints {
-        let expected = format!("a worker's id, 1 to {}", endpoints.saturating_sub(1));
-        return Err(WorkerError::field("endpoint", request.endpoint, expected));
-    }
-    for (expert, one) in request.placement.iter().enumerate() {
-        let known = |host: &u32| (1..endpoints).contains(host);
-        if one.endpoints.is_empty() || !one.endpoints.iter().all(known) {
-            let held = format!("expert {expert} on endpoints {:?}", one.endpoints);
-            let expected = "at least one worker's id, and no other";
-            return Err(WorkerError::field("placement", held, expected));
-        }
-    }
-    let of = request.placement.iter().map(|one| &one.endpoints);
-    let chunk_bytes = usize::try_from(request.chunk_bytes).unwrap_or(usize::MAX);
-    let hidden = u32::try_from(loaded.hidden).unwrap_or(u32::MAX);
-    Ok(Layer {
-        session: request.session,
-        epoch: request.epoch,
-        me: request.endpoint,
-        names,
-        hidden,
-        rule: loaded.rule,
-        limits: Limits {
-            row_bytes: loaded.hidden * loaded.rule.row_format.bytes(),
-            chunk_bytes,
-            row_per_choice: loaded.rule.weight_on_input,
-        },
-        credits: request.credits as usize,
-        max_message_bytes,
-        on_loss: match request.on_loss() {
-            v1::OnLoss::Drop => OnLoss::Drop,
-            v1::OnLoss::Fail | v1::OnLoss::Unspecified => OnLoss::Fail,
-        },
-        table: HostTable::from_replicas(of, endpoints).with_free(loaded.home.free()),
-        experts: loaded.experts,
-        home: loaded.home,
-    })
-}
-
-fn format(value: i32, name: &'static str) -> Result<Format, WorkerError> {
-    format_from_wire(value).ok_or_else(|| WorkerError::field(name, value, "1 (f32) or 2 (bf16)"))
-}
-
 /// The peers to dial: every other worker, if rows travel between workers.
 fn dials(request: &v1::ConfigureRequest) -> Dials {
-    if request.exchange() != v1::ExchangeKind::AllToAll {
+    let kinds = [v1::ExchangeKind::AllToAll, v1::ExchangeKind::Hierarchical];
+    if !kinds.contains(&request.exchange()) {
         return Vec::new();
     }
     request

@@ -1,4 +1,4 @@
-//! Being home to a shard: `all-to-all` on the worker's side.
+//! Being home to a shard: `all-to-all` and `hierarchical` on the worker's side.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -133,10 +133,10 @@ impl Session {
         self.pump_home(step);
     }
 
-    /// A peer refused a chunk.
+    /// A peer refused a chunk, or could not pass one on.
     pub(crate) fn on_peer_error(self: &Arc<Self>, from: u32, step: u64, error: RemoteError) {
         if let Some(slot) = self.state().homes.get_mut(&step) {
-            slot.run.on_host_lost(from, LossCause::Reported(error));
+            slot.run.on_error(from, error);
         }
         self.pump_home(step);
     }
@@ -224,7 +224,7 @@ impl Session {
         }
     }
 
-    fn send_to_peer(&self, endpoint: u32, message: Bytes) -> bool {
+    pub(crate) fn send_to_peer(&self, endpoint: u32, message: Bytes) -> bool {
         let peers = self.peers.get();
         let peer = peers
             .and_then(|peers| peers.get(endpoint as usize))

@@ -137,8 +137,9 @@ impl Session {
             Err(error) => return self.refuse_unreadable(from, outbox, &error),
         };
         let header = frame.header;
+        let mut outbox = outbox.clone();
         let handled = match header.kind {
-            FrameKind::Floor => self.on_floor(outbox, &frame),
+            FrameKind::Floor => self.on_floor(&outbox, &frame),
             _ if header.tag.session != self.layer.session => Err(field(
                 "session",
                 format!("{:#x}", header.tag.session),
@@ -150,18 +151,23 @@ impl Session {
             _ if header.format != self.layer.rule.row_format => {
                 Err(field("format", header.format, self.layer.rule.row_format))
             }
-            FrameKind::Rows => self.on_rows(frame, Reply::Stream(outbox.clone()), received_ns),
-            FrameKind::Shard => self.on_shard(from, frame, outbox, received_ns),
+            FrameKind::Rows => self.home_outbox(from, &header, &outbox).and_then(|home| {
+                // Whoever passed them on has no use for an answer.
+                outbox = home;
+                self.on_rows(frame, Reply::Stream(outbox.clone()), received_ns)
+            }),
+            FrameKind::Shard => self.on_shard(from, frame, &outbox, received_ns),
+            FrameKind::Relay => self.on_relay(from, frame, &outbox, received_ns),
             kind => Err(field(
                 "kind",
                 kind.as_str_name(),
-                "ROWS, SHARD or FLOOR in a request",
+                "ROWS, SHARD, RELAY or FLOOR in a request",
             )),
         };
         if let Err(error) = handled {
             warn!(from, %error, "frame refused");
             let error = RemoteError::from(error).about(self.layer.me);
-            self.send(outbox, error_frame(&self.pool, &header, &error));
+            self.send(&outbox, error_frame(&self.pool, &header, &error));
         }
     }
 

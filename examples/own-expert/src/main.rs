@@ -95,6 +95,7 @@ async fn forward(
             dtype: format_to_wire(Format::F32).into(),
         },
         exchange,
+        groups: Vec::new(),
         wire_dtype: Format::F32,
         capacity,
         seed: 0,

@@ -161,8 +161,9 @@ pub fn identity(
     let exchange = match cluster.exchange() {
         v1::ExchangeKind::Star => ExchangeKind::Star,
         v1::ExchangeKind::AllToAll => ExchangeKind::AllToAll,
+        v1::ExchangeKind::Hierarchical => ExchangeKind::Hierarchical,
         v1::ExchangeKind::Unspecified => {
-            let problem = format!("`exchange` holds {}, expected 1 or 2", cluster.exchange);
+            let problem = format!("`exchange` holds {}, expected 1, 2 or 3", cluster.exchange);
             return Err(DriveError::Answer(problem));
         }
     };
@@ -182,6 +183,7 @@ pub fn identity(
         placement_digest: cluster.placement_digest.clone(),
         workload: workload.to_owned(),
         exchange,
+        groups: cluster.groups.clone(),
         combine: CombineKind::Exact,
         workers: u32::try_from(workers).unwrap_or(u32::MAX),
         endpoints: Vec::new(),

@@ -97,6 +97,7 @@ impl Cluster {
             },
             placement: Placement::contiguous(EXPERTS, WORKERS).unwrap(),
             exchange: ExchangeKind::Star,
+            groups: Vec::new(),
             wire_dtype: Format::F32,
             capacity: CapacityConfig::default(),
             seed: 0,

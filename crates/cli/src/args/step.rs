@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 use expertmesh_coordinator::Defaults;
-use expertmesh_exchange::{ExchangeKind, OnLoss};
+use expertmesh_exchange::{ExchangeKind, Groups, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy};
 use expertmesh_routing::{BiasUpdate, CapacityConfig};
@@ -22,9 +22,14 @@ pub(crate) struct StepArgs {
     /// table such as `experts = [[0], [1], [0, 1]]` [default: contiguous]
     #[arg(long, value_name = "RULE", value_parser = parsed::<PlacementChoice>)]
     pub(crate) placement: Option<PlacementChoice>,
-    /// How rows travel: star, all-to-all, or auto once a calibration exists [default: all-to-all]
+    /// How rows travel: star, all-to-all, hierarchical (needs --group-size), or auto once a
+    /// calibration exists [default: all-to-all]
     #[arg(long, value_name = "KIND", value_parser = parsed::<ExchangeKind>)]
     pub(crate) exchange: Option<ExchangeKind>,
+    /// Workers of a group, in the order of their names: in the hierarchical exchange a row goes to
+    /// each group once, and is passed on inside it
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
+    pub(crate) group_size: Option<NonZeroUsize>,
     /// Where results are added up: exact [default: exact]
     #[arg(long, value_name = "HOW", value_parser = parsed::<Combine>)]
     pub(crate) combine: Option<Combine>,
@@ -52,6 +57,8 @@ pub(crate) struct StepArgs {
 pub(crate) struct StepOptions {
     pub(crate) placement: Placement,
     pub(crate) exchange: ExchangeKind,
+    /// `[workers]` the group of each; empty where the exchange has none.
+    pub(crate) groups: Vec<u32>,
     pub(crate) capacity: CapacityConfig,
     pub(crate) bias_update: Option<BiasUpdate>,
     pub(crate) wire_dtype: Format,
@@ -79,6 +86,7 @@ impl StepArgs {
         Ok(StepOptions {
             placement: self.place(experts, workers, seed)?,
             exchange: self.exchange.unwrap_or_default(),
+            groups: self.groups(workers)?,
             capacity,
             bias_update: self.capacity.bias_rate.map(|rate| BiasUpdate { rate }),
             wire_dtype: self.wire_dtype.unwrap_or(dtype),
@@ -87,6 +95,23 @@ impl StepArgs {
             credits: self.credits.map_or(Defaults::CREDITS, usize::from),
             chunk_bytes: self.chunk_bytes.map_or(Defaults::CHUNK_BYTES, usize::from),
         })
+    }
+
+    /// The group of each worker, where the exchange has groups.
+    fn groups(&self, workers: usize) -> Result<Vec<u32>, Failure> {
+        let exchange = self.exchange.unwrap_or_default();
+        match (exchange, self.group_size) {
+            (ExchangeKind::Hierarchical, Some(size)) => Ok(Groups::contiguous(workers, size.get())),
+            (ExchangeKind::Hierarchical, None) => Err(Failure::input(
+                "--exchange hierarchical needs --group-size N, the number of workers that stand \
+                 together",
+            )),
+            (_, None) => Ok(Vec::new()),
+            (_, Some(size)) => Err(Failure::input(format!(
+                "--group-size is {size}, but --exchange {exchange} has no groups; use --exchange \
+                 hierarchical"
+            ))),
+        }
     }
 
     /// The placement alone.
@@ -117,6 +142,7 @@ impl StepArgs {
         let mut argv = Vec::new();
         push(&mut argv, "--placement", self.placement.as_ref());
         push(&mut argv, "--exchange", self.exchange);
+        push(&mut argv, "--group-size", self.group_size);
         push(&mut argv, "--combine", self.combine);
         self.capacity.to_argv(&mut argv);
         push(&mut argv, "--wire-dtype", self.wire_dtype);

@@ -110,6 +110,7 @@ fn config(
         model: model.wire,
         placement: step.placement.clone(),
         exchange: step.exchange,
+        groups: step.groups.clone(),
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
         seed: model.seed,

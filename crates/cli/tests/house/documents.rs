@@ -172,6 +172,7 @@ fn sample_report() -> Report {
         placement_digest: String::new(),
         workload: String::new(),
         exchange: ExchangeKind::AllToAll,
+        groups: Vec::new(),
         combine: CombineKind::Exact,
         workers: 1,
         endpoints: Vec::new(),

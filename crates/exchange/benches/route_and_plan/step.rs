@@ -174,7 +174,9 @@ impl Step {
         lap(1);
         let homes: Vec<u32> = match self.exchange.kind {
             ExchangeKind::Star => vec![COORDINATOR],
-            ExchangeKind::AllToAll => (1..).take(self.exchange.workers).collect(),
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => {
+                (1..).take(self.exchange.workers).collect()
+            }
         };
         let kept: Vec<KeptChoices> = shard_ranges(route.tokens, homes.len())
             .into_iter()

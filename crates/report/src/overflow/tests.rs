@@ -16,6 +16,7 @@ fn run(policy: &str, factor: Option<f64>, dropped: u64, error: f64) -> Run {
         placement_digest: String::new(),
         workload: "hot:0.5".to_owned(),
         exchange: ExchangeKind::Star,
+        groups: Vec::new(),
         combine: CombineKind::Exact,
         workers: 2,
         endpoints: Vec::new(),

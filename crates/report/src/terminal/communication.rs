@@ -62,7 +62,7 @@ pub(super) fn write(page: &mut Page, run: &Run) {
     );
     let busbw = match run.identity.exchange {
         ExchangeKind::Star => "not defined for a star",
-        ExchangeKind::AllToAll => "algbw · (n − 1) / n",
+        ExchangeKind::AllToAll | ExchangeKind::Hierarchical => "algbw · (n − 1) / n",
     };
     page.figure("busbw", &human::maybe_bandwidth(c.busbw_gbps), busbw);
     traffic(page, &run.identity.endpoints, &c.matrix_bytes);

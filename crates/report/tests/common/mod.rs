@@ -120,6 +120,7 @@ fn identity(exchange: ExchangeKind, workers: usize) -> Identity {
         placement_digest: "9b74c9897bac770ffc029102a200c5de0f3c1d6b1a5d6f0c4e8d7a6b5c4d3e2f".into(),
         workload: "zipf 1.1".to_owned(),
         exchange,
+        groups: Vec::new(),
         combine: CombineKind::Exact,
         workers: u32::try_from(workers).unwrap(),
         endpoints: Vec::new(),

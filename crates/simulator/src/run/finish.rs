@@ -72,7 +72,7 @@ impl World<'_> {
                 });
                 Way::of_star(line.unwrap_or_default(), &front.at)
             }
-            ExchangeKind::AllToAll => {
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => {
                 let moments = slots.iter().filter_map(|slot| {
                     Some(ShardMoments {
                         packed: slot.packed_ns,

@@ -163,7 +163,7 @@ impl World<'_> {
         self.step_lane(step, Phase::Plan, begin_ns);
         match config.exchange {
             ExchangeKind::Star => self.star_begins(step, first_home),
-            ExchangeKind::AllToAll => self.shards_begin(step),
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => self.shards_begin(step),
         }
     }
 
@@ -299,7 +299,9 @@ impl World<'_> {
         let bytes = tokens * config.layer.output_row_bytes() as u64;
         let total_ns = match (config.exchange, config.resident) {
             (_, true) => 0,
-            (ExchangeKind::AllToAll, false) => self.sim.costs().collect.ns(bytes),
+            (ExchangeKind::AllToAll | ExchangeKind::Hierarchical, false) => {
+                self.sim.costs().collect.ns(bytes)
+            }
             (ExchangeKind::Star, false) => {
                 let rows = front.plan.shards.iter().map(|one| one.plan.choices());
                 let rows = rows.sum::<usize>() as u64;

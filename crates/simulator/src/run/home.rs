@@ -164,7 +164,8 @@ impl World<'_> {
         }
         run.next = run.home.poll();
         match run.next {
-            None => self.start_own(home),
+            // Refused before any step: `SimConfig::validate`.
+            None | Some(HomeAction::Relay { .. }) => self.start_own(home),
             Some(HomeAction::Send { .. }) => {
                 run.is_pumping = true;
                 let endpoint = slot.endpoint;
@@ -272,7 +273,7 @@ impl World<'_> {
                 self.end_if_ready(home);
             }
             Some(HomeAction::Fail(error)) => self.home_failed(home, &error),
-            Some(HomeAction::Send { .. }) | None => {}
+            Some(HomeAction::Send { .. } | HomeAction::Relay { .. }) | None => {}
         }
     }
 

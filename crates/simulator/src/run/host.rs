@@ -61,7 +61,7 @@ impl World<'_> {
         let choices = rows.chunks[chunk as usize].choices.clone();
         let extent = match config.exchange {
             ExchangeKind::Star => rows.first_chunks(config.credits),
-            ExchangeKind::AllToAll => front.plan.extents[to as usize],
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => front.plan.extents[to as usize],
         };
         for expert in &rows.experts[choices.clone()] {
             self.counts.count(*expert);

@@ -21,6 +21,7 @@ fn identity(exchange: ExchangeKind) -> Identity {
         placement_digest: "ab".to_owned(),
         workload: "uniform".to_owned(),
         exchange,
+        groups: Vec::new(),
         combine: CombineKind::Exact,
         workers: 1,
         endpoints: Vec::new(),
@@ -166,7 +167,7 @@ fn names_parse_back_and_wrong_ones_list_the_right_ones() {
     let error = "ring".parse::<ExchangeKind>().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "exchange is \"ring\", expected one of star, all-to-all"
+        "exchange is \"ring\", expected one of star, all-to-all, hierarchical"
     );
 }
 

@@ -82,7 +82,7 @@ impl RunRecorder {
         let algbw_gbps = bandwidth::algbw_gbps(&matrix_bytes, self.sums.exchange_ns);
         let busbw_gbps = match exchange {
             ExchangeKind::Star => None,
-            ExchangeKind::AllToAll => {
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => {
                 algbw_gbps.map(|algbw| bandwidth::busbw_gbps(algbw, self.endpoints.len()))
             }
         };

@@ -16,6 +16,7 @@ fn identity(exchange: ExchangeKind) -> Identity {
         placement_digest: String::new(),
         workload: "uniform".to_owned(),
         exchange,
+        groups: Vec::new(),
         combine: CombineKind::Exact,
         workers: 2,
         endpoints: Vec::new(),

@@ -94,7 +94,7 @@ impl<'a> Front<'a> {
                 plans.remove(0),
                 home_setup(bus, TAG, now_ns, deadline_ns),
             ))),
-            ExchangeKind::AllToAll => {
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => {
                 let homes: Vec<u32> = shards.iter().map(|shard| shard.home).collect();
                 let (step, names, on_loss) = (TAG.step, &bus.names, setup.on_loss);
                 Kind::AllToAll(Conductor::new(

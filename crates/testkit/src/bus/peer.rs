@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use expertmesh_exchange::{
     Beside, COORDINATOR, ClockMap, Cohort, HomeRun, HomeSetup, Host, HostAction, Outgoing,
-    RowSource, RowsJob, ShardFrame, ShardPlan, StepError, error_frame, home_deadline_ns,
-    write_combined,
+    RelayFrame, RowSource, RowsJob, ShardFrame, ShardPlan, StepError, error_frame,
+    home_deadline_ns, write_combined,
 };
 use expertmesh_experts::Scratch;
 use expertmesh_kernels::{decode_row, encode_row};
-use expertmesh_wire::{FrameKind, FrameView, Header, Tag, Times};
+use expertmesh_wire::{ErrorCode, FrameKind, FrameView, Header, RemoteError, Tag, Times};
 
 use crate::bus::front::{gone, home_setup, shared};
 use crate::bus::run::Net;
@@ -34,7 +34,6 @@ pub(super) struct Peer<'a> {
 
 struct Job {
     rows: RowsJob,
-    from: u32,
     received_ns: u64,
 }
 
@@ -128,7 +127,8 @@ impl<'a> Peer<'a> {
                 sent_ns: net.clock(self.id),
             };
             let message = self.compute(&job, times, net);
-            net.send(self.id, job.from, message);
+            // Whoever passed the rows on, their home adds them up.
+            net.send(self.id, job.rows.frame.header.tag.shard, message);
         }
     }
 
@@ -157,7 +157,14 @@ impl<'a> Peer<'a> {
         let now = net.clock(self.id);
         match frame.header.kind {
             FrameKind::Shard => self.on_shard(frame, net),
-            FrameKind::Rows => self.on_rows(from, frame, now),
+            FrameKind::Rows => self.on_rows(frame, now),
+            FrameKind::Relay => self.on_relay(from, frame, net),
+            FrameKind::Error => {
+                if let Some(home) = &mut self.home {
+                    home.run.on_error(from, RemoteError::decode(&frame.rows));
+                }
+                self.pump(net);
+            }
             FrameKind::Results => {
                 if let Some(home) = &mut self.home {
                     let clock = &mut self.clocks[from as usize];
@@ -194,7 +201,28 @@ impl<'a> Peer<'a> {
         self.pump(net);
     }
 
-    fn on_rows(&mut self, from: u32, frame: FrameView, received_ns: u64) {
+    fn on_relay(&mut self, from: u32, frame: FrameView, net: &mut Net) {
+        let hidden = frame.header.hidden;
+        let relay = RelayFrame::read(frame, hidden, [self.id, from], &self.bus.table);
+        let relay = relay.expect("a bundle of ours");
+        let now = net.clock(self.id);
+        for part in relay.parts() {
+            let to = part.endpoint;
+            let stamp = || (now, relay.header().budget_ns);
+            let message = match self.gone[to as usize] {
+                false => relay.rows_frame(part, &net.pool, stamp),
+                true => {
+                    let error = RemoteError::new(ErrorCode::WorkerLost, "it is gone").about(to);
+                    let message = error_frame(&net.pool, relay.header(), &error);
+                    net.send(self.id, from, message);
+                    continue;
+                }
+            };
+            net.send(self.id, to, message);
+        }
+    }
+
+    fn on_rows(&mut self, frame: FrameView, received_ns: u64) {
         let hidden = u32::try_from(self.bus.parts.spec.hidden).expect("a small row");
         let holds = |expert| self.bus.table.holds(self.id, expert);
         let (frame_step, extent) = (frame.header.tag.step, frame.header.extent);
@@ -207,11 +235,7 @@ impl<'a> Peer<'a> {
             patience_ns: 1,
         };
         self.host.on_rows(key, rows.choices(), cohort, received_ns);
-        let job = Job {
-            rows,
-            from,
-            received_ns,
-        };
+        let job = Job { rows, received_ns };
         self.jobs.insert(key, job);
     }
 

@@ -36,15 +36,16 @@ async fn sweep(model: &Model, wire: Format, x: &[f32], name: &str) {
                     .placed(strategy, 5)
                     .exchange(exchange);
                 spec.wire_dtype = wire;
-                // Three periods without a common factor: every pair of values meets.
+                // Periods without a common factor: every pair of values meets.
                 spec.threads = 1 + turn % 2;
                 spec.credits = [1, 4, 2][turn % 3];
+                spec.group_size = [2, 3, 1, 5][turn % 4];
                 spec.chunk_bytes = [1 << 20, 4 * row, 1, 9 * row, 1 << 16][turn % 5];
                 turn += 1;
                 let what = format!(
-                    "{name}, {workers} workers, {strategy}, {exchange}, {} threads, {} credits, \
-                     chunks of {}",
-                    spec.threads, spec.credits, spec.chunk_bytes
+                    "{name}, {workers} workers, {strategy}, {exchange}, groups of {}, {} threads, \
+                     {} credits, chunks of {}",
+                    spec.group_size, spec.threads, spec.credits, spec.chunk_bytes
                 );
                 let cluster = Cluster::start(spec).await;
                 let step = cluster.forward(x).await.unwrap();

@@ -8,7 +8,7 @@ use expertmesh_experts::ExpertKind;
 use expertmesh_kernels::Format;
 use expertmesh_testkit::Model;
 
-pub(crate) const EXCHANGES: [ExchangeKind; 2] = [ExchangeKind::Star, ExchangeKind::AllToAll];
+pub(crate) const EXCHANGES: [ExchangeKind; 3] = ExchangeKind::ALL;
 
 /// Longest wait for something that must happen; only a failing test waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -33,6 +33,8 @@ struct Case {
     replicated: bool,
     capacity: CapacityConfig,
     exchange: ExchangeKind,
+    /// Drawn groups of more workers than there are, of which any numbers will do.
+    groups: Vec<u32>,
     credits: usize,
     chunk_bytes: usize,
     seed: u64,
@@ -47,10 +49,11 @@ fn cases() -> impl Strategy<Value = Case> {
         any::<bool>(),
     );
     let links = (
-        any::<bool>(),
+        0..3usize,
         1..4usize,
         prop_oneof![Just(1), Just(400), Just(1 << 16)],
         any::<u64>(),
+        prop::collection::vec(0..12u32, 12),
     );
     (shape, load, capacities(), any::<bool>(), links).prop_map(
         |(shape, load, capacity, replicated, links)| Case {
@@ -63,11 +66,8 @@ fn cases() -> impl Strategy<Value = Case> {
             padded: load.2,
             replicated,
             capacity,
-            exchange: if links.0 {
-                ExchangeKind::Star
-            } else {
-                ExchangeKind::AllToAll
-            },
+            exchange: ExchangeKind::ALL[links.0],
+            groups: links.4,
             credits: links.1,
             chunk_bytes: links.2,
             seed: links.3,
@@ -140,6 +140,7 @@ impl Case {
             dtype: Format::F32,
         });
         let mut setup = BusSetup::new(self.placement(), self.exchange);
+        setup.groups = (0..self.workers).map(|worker| self.group(worker)).collect();
         setup.capacity = self.capacity;
         setup.seed = self.seed;
         setup.credits = self.credits;
@@ -190,6 +191,17 @@ impl Case {
 
     fn x(&self) -> Vec<f32> {
         inputs(self.seed ^ 1, self.tokens, HIDDEN, Format::F32)
+    }
+
+    fn group(&self, worker: usize) -> u32 {
+        self.groups[worker] % u32::try_from(self.workers).unwrap()
+    }
+
+    /// Workers that may pass rows of `home` on to `host`.
+    fn relays(&self, home: usize, host: usize) -> impl Iterator<Item = usize> {
+        let group = self.group(host);
+        let foreign = self.exchange == ExchangeKind::Hierarchical && self.group(home) != group;
+        (0..self.workers).filter(move |worker| foreign && self.group(*worker) == group)
     }
 
     fn faults(&self, drawn: &[(u32, usize, bool)]) -> Vec<Fault> {
@@ -282,7 +294,8 @@ proptest! {
             let reach = failed(host)
                 // A later wave waits for whoever owes results of an earlier one.
                 || (step.admission.wave(at) > 0 && !faults.is_empty())
-                || (case.exchange == ExchangeKind::AllToAll && failed(home));
+                || (case.exchange.is_sharded() && failed(home))
+                || case.relays(home, host).any(failed);
             prop_assert!(*fate != Fate::Lost || reach, "choice {at} lost on healthy workers");
             // A host that never answered anybody lost everything.
             let mute = faults.iter().any(|one| one.endpoint as usize == host + 1 && one.after == 0);
@@ -326,6 +339,7 @@ fn corners() {
         replicated: false,
         capacity: CapacityConfig::default(),
         exchange: ExchangeKind::AllToAll,
+        groups: vec![0, 0, 1, 1, 1, 2, 0, 2, 2, 3, 1, 1],
         credits: 1,
         chunk_bytes: 1,
         seed: 2,
@@ -356,7 +370,7 @@ fn corners() {
         plain,
     ];
     for corner in corners {
-        for exchange in [ExchangeKind::Star, ExchangeKind::AllToAll] {
+        for exchange in ExchangeKind::ALL {
             let case = Case {
                 exchange,
                 ..corner.clone()

@@ -1,5 +1,7 @@
 //! What a worker makes of frames that lie, and a coordinator of workers of another protocol.
 
+mod relays;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use expertmesh_exchange::ExchangeKind;
 use expertmesh_kernels::{Format, encode_row};
@@ -95,6 +97,7 @@ async fn configured() -> Node {
         on_loss: v1::OnLoss::Fail.into(),
         chunk_bytes: (LIMIT / 2) as u64,
         credits: 4,
+        groups: Vec::new(),
     };
     let reply = client.configure(request).await.unwrap();
     assert_eq!(reply.experts, 4);
@@ -289,7 +292,7 @@ async fn frames_that_lie_are_refused_and_the_worker_serves_on() {
         ),
         (
             changed(|rows| rows.header.kind = FrameKind::Results),
-            &["`kind`", "ROWS"],
+            &["`kind`", "RELAY"],
         ),
         (
             framed(b"these bytes are no frame"),
@@ -412,7 +415,7 @@ async fn a_worker_that_was_lied_to_serves_a_normal_step() {
     let mut raw = Raw::open(&node, 0).await;
     raw.error(framed(b"nonsense")).await;
     raw.error(changed(|rows| rows.counts[1] = 9)).await;
-    for exchange in [ExchangeKind::Star, ExchangeKind::AllToAll] {
+    for exchange in ExchangeKind::ALL {
         let spec = spec().exchange(exchange);
         let other = spec.worker("worker-1");
         let coordinator = spec.connect(vec![node.addr(), other.addr()]).await.unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use expertmesh_checkpoint::SyntheticSpec;
-use expertmesh_exchange::TrafficLedger;
+use expertmesh_exchange::{ExchangeKind, TrafficLedger};
 use expertmesh_experts::ExpertKind;
 use expertmesh_kernels::Format;
 use expertmesh_placement::Strategy;
@@ -60,6 +60,44 @@ async fn the_ledger_of_steps_is_what_the_transport_was_handed() {
             assert_eq!(counted(&traffic), ledgers, "{exchange}, {workers} workers");
             cluster.stop().await;
         }
+    }
+}
+
+/// Where nobody passes rows on, a hierarchical step sends what an all-to-all step does; with groups
+/// a row crosses to each of them once.
+#[tokio::test]
+async fn groups_save_rows_and_nothing_else_changes() {
+    let x = inputs(6, 64, 64, Format::F32);
+    let mut steps = Vec::new();
+    for (exchange, group_size) in [
+        (ExchangeKind::AllToAll, 1),
+        (ExchangeKind::Hierarchical, 1),
+        (ExchangeKind::Hierarchical, 4),
+        (ExchangeKind::Hierarchical, 2),
+    ] {
+        let mut spec = ClusterSpec::new(small(Format::F32), 4)
+            .placed(Strategy::RoundRobin, 0)
+            .exchange(exchange);
+        spec.group_size = group_size;
+        let cluster = Cluster::start(spec).await;
+        steps.push(cluster.forward(&x).await.unwrap());
+        cluster.stop().await;
+    }
+    let ledger = |at: usize| &steps[at].traffic.ledger;
+    assert_eq!(ledger(1), ledger(0));
+    assert_eq!(ledger(2), ledger(0));
+    let crossed = |ledger: &TrafficLedger| {
+        let group = |endpoint: u32| (endpoint - 1) / 2;
+        let links = ledger.links().filter(|(from, to, _)| *from > 0 && *to > 0);
+        let requests = links.filter(|(from, to, _)| group(*from) != group(*to));
+        requests
+            .map(|(from, to, _)| ledger.requested(from, to))
+            .sum::<u64>()
+    };
+    assert!(crossed(ledger(3)) < crossed(ledger(0)));
+    assert!(ledger(3).saved_by_dedup_bytes > ledger(0).saved_by_dedup_bytes);
+    for step in &steps {
+        assert_eq!(step.output, steps[0].output);
     }
 }
 

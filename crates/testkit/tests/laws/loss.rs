@@ -113,8 +113,8 @@ async fn a_worker_that_dies_in_mid_step_is_counted() {
                 "the trapped expert computed"
             );
             let here = host(&cluster, *expert) == WORKER;
-            // In all-to-all the tokens whose home it was are lost too.
-            let may_be_lost = here || exchange == ExchangeKind::AllToAll;
+            // Where it was home to tokens, those are lost too.
+            let may_be_lost = here || exchange.is_sharded();
             assert!(
                 *fate == Fate::Computed || may_be_lost,
                 "expert {expert}: {fate}"
@@ -132,6 +132,65 @@ async fn a_worker_that_dies_in_mid_step_is_counted() {
         }
         trap.open();
     }
+}
+
+/// Two groups of two: for the first home, worker 2 passes rows on to worker 3.
+const RELAY: usize = 2;
+
+#[tokio::test]
+async fn a_relay_that_dies_in_mid_step_is_named_or_counted() {
+    for on_loss in [OnLoss::Fail, OnLoss::Drop] {
+        let layer = shape(Format::F32);
+        let (trap, mut entered) = Trap::new(layer, 4);
+        let model = Model::custom(layer, trap.clone());
+        let mut spec = ClusterSpec::new(model, 4).exchange(ExchangeKind::Hierarchical);
+        spec.on_loss = on_loss;
+        assert_eq!(spec.placement().primary(4) as usize, RELAY);
+        let mut cluster = Cluster::start(spec).await;
+        let node = cluster.take(RELAY).unwrap();
+        let x = x();
+        let (step, ()) = soon(async {
+            tokio::join!(cluster.forward(&x), async {
+                entered.recv().await.unwrap();
+                node.kill();
+            })
+        })
+        .await;
+        match on_loss {
+            OnLoss::Fail => {
+                let error = step_error(step);
+                assert_eq!(error.endpoint() as usize, RELAY + 1, "{error}");
+            }
+            OnLoss::Drop => check(&step.unwrap()),
+        }
+        trap.open();
+        if on_loss == OnLoss::Fail {
+            continue;
+        }
+        // Later steps have the others pass rows on: only its own experts are missing.
+        let step = soon(cluster.forward(&x)).await.unwrap();
+        check(&step);
+        for (expert, fate) in step.route.experts.iter().zip(&step.admission.fates) {
+            let here = host(&cluster, *expert) == RELAY;
+            let expected = if here { Fate::Lost } else { Fate::Computed };
+            assert_eq!(*fate, expected, "expert {expert}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_hangs_is_named_and_not_those_behind_it() {
+    let layer = shape(Format::F32);
+    let mut spec = ClusterSpec::new(Model::synthetic(layer), 4);
+    (spec.exchange, spec.deadline) = (ExchangeKind::Hierarchical, DEADLINE);
+    let node = |at: usize| match at {
+        RELAY => FakeWorker::swallows().start(),
+        _ => spec.worker(&format!("worker-{at}")),
+    };
+    let nodes = (0..4).map(node).collect();
+    let cluster = Cluster::of_nodes(&spec, nodes).await;
+    let error = step_error(soon(cluster.forward(&x())).await);
+    assert_eq!(error.endpoint() as usize, RELAY + 1, "{error}");
 }
 
 /// A cluster of three whose second worker is not what it seems.

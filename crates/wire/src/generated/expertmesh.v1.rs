@@ -143,6 +143,9 @@ pub struct ConfigureRequest {
     /// Chunks that a home may have under way at one host.
     #[prost(uint32, tag = "12")]
     pub credits: u32,
+    /// The group of each worker, in the order of their ids from 1; empty unless hierarchical.
+    #[prost(uint32, repeated, tag = "13")]
+    pub groups: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Replicas {
@@ -312,6 +315,9 @@ pub struct ClusterReply {
     /// Of `experts`, the last ones that no worker holds.
     #[prost(uint32, tag = "16")]
     pub free_experts: u32,
+    /// The group of each worker, in the order of their ids from 1; empty unless hierarchical.
+    #[prost(uint32, repeated, tag = "17")]
+    pub groups: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForwardRequest {
@@ -529,6 +535,7 @@ pub enum ExchangeKind {
     Unspecified = 0,
     Star = 1,
     AllToAll = 2,
+    Hierarchical = 3,
 }
 impl ExchangeKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -540,6 +547,7 @@ impl ExchangeKind {
             Self::Unspecified => "EXCHANGE_KIND_UNSPECIFIED",
             Self::Star => "EXCHANGE_KIND_STAR",
             Self::AllToAll => "EXCHANGE_KIND_ALL_TO_ALL",
+            Self::Hierarchical => "EXCHANGE_KIND_HIERARCHICAL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -548,6 +556,7 @@ impl ExchangeKind {
             "EXCHANGE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "EXCHANGE_KIND_STAR" => Some(Self::Star),
             "EXCHANGE_KIND_ALL_TO_ALL" => Some(Self::AllToAll),
+            "EXCHANGE_KIND_HIERARCHICAL" => Some(Self::Hierarchical),
             _ => None,
         }
     }
@@ -665,6 +674,9 @@ pub enum FrameKind {
     /// A request that is answered with bytes of a given count and no work: the floor of a bench.
     Floor = 6,
     FloorReply = 7,
+    /// Home → a worker of another group: rows for several workers of that group, each row once. Its
+    /// receiver passes them on as ROWS, and keeps those that are for itself.
+    Relay = 8,
 }
 impl FrameKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -681,6 +693,7 @@ impl FrameKind {
             Self::Error => "FRAME_KIND_ERROR",
             Self::Floor => "FRAME_KIND_FLOOR",
             Self::FloorReply => "FRAME_KIND_FLOOR_REPLY",
+            Self::Relay => "FRAME_KIND_RELAY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -694,6 +707,7 @@ impl FrameKind {
             "FRAME_KIND_ERROR" => Some(Self::Error),
             "FRAME_KIND_FLOOR" => Some(Self::Floor),
             "FRAME_KIND_FLOOR_REPLY" => Some(Self::FloorReply),
+            "FRAME_KIND_RELAY" => Some(Self::Relay),
             _ => None,
         }
     }

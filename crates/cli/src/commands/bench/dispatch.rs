@@ -307,6 +307,7 @@ fn config(plan: &Plan, workers: Vec<String>) -> CoordinatorConfig {
         model: plan.model.wire.clone(),
         placement: step.placement.clone(),
         exchange: step.exchange,
+        groups: step.groups.clone(),
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
         seed: plan.model.seed,

@@ -1,5 +1,6 @@
 //! A cluster in this process, over real sockets: the same bits however the work is dealt out.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use expertmesh_bench::drive::{DriveError, DriveOptions, drive};
@@ -19,12 +20,16 @@ use crate::args::step::StepArgs;
 use crate::commands::doctor::{Finding, Verdict};
 use crate::error::Failure;
 
-const CASES: [(usize, ExchangeKind); 4] = [
+const CASES: [(usize, ExchangeKind); 5] = [
     (1, ExchangeKind::Star),
     (1, ExchangeKind::AllToAll),
     (3, ExchangeKind::Star),
     (3, ExchangeKind::AllToAll),
+    (3, ExchangeKind::Hierarchical),
 ];
+
+/// Workers of a group, where there are groups: of three, one then stands alone.
+const GROUP_SIZE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 
 /// Every case against the first.
 pub(super) async fn round_trips() -> Vec<Finding> {
@@ -102,6 +107,7 @@ async fn drive_cluster(
     let spec = model.source.spec();
     let step = StepArgs {
         exchange: Some(exchange),
+        group_size: (exchange == ExchangeKind::Hierarchical).then_some(GROUP_SIZE),
         ..StepArgs::default()
     }
     .resolve(spec.routed_experts(), workers, model.dtype, model.seed)?;
@@ -122,6 +128,7 @@ async fn drive_cluster(
         model: model.wire,
         placement: step.placement,
         exchange: step.exchange,
+        groups: step.groups,
         wire_dtype: step.wire_dtype,
         capacity: step.capacity,
         seed: 0,

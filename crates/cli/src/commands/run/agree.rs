@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
+use expertmesh_exchange::Groups;
 use expertmesh_wire::{format_from_wire, v1};
 use v1::model_source::Source;
 
@@ -59,6 +60,7 @@ fn agree_on_step(args: &StepArgs, cluster: &v1::ClusterReply) -> Result<(), Stri
     let exchange = match cluster.exchange() {
         v1::ExchangeKind::Star => "star",
         v1::ExchangeKind::AllToAll => "all-to-all",
+        v1::ExchangeKind::Hierarchical => "hierarchical",
         v1::ExchangeKind::Unspecified => "unknown",
     };
     let on_loss = match cluster.on_loss() {
@@ -74,6 +76,11 @@ fn agree_on_step(args: &StepArgs, cluster: &v1::ClusterReply) -> Result<(), Stri
         args.exchange.map(|one| name(&one)),
         Some(exchange.to_owned()),
     )?;
+    if let Some(size) = args.group_size {
+        let ours = Groups::contiguous(cluster.endpoints.len().saturating_sub(1), size.get());
+        let there = format!("groups {:?}", cluster.groups);
+        same_if(ours == cluster.groups, "group-size", size, Some(there))?;
+    }
     same(
         "on-loss",
         args.on_loss.map(|one| name(&one)),

@@ -106,9 +106,16 @@ pub(super) fn plan_on(
     let fabric = Fabric::new(&topology, workers)?;
     let subject = subject(args)?;
     let spec = subject.source.spec();
-    let step = args
-        .step
-        .resolve(spec.routed_experts(), workers, subject.dtype, subject.seed)?;
+    let mut step = args.step.clone();
+    // Who stands together is known: the workers of a host.
+    let by_host = step.exchange == Some(ExchangeKind::Hierarchical) && step.group_size.is_none();
+    if by_host {
+        step.group_size = Some(std::num::NonZeroUsize::MIN);
+    }
+    let mut step = step.resolve(spec.routed_experts(), workers, subject.dtype, subject.seed)?;
+    if by_host {
+        step.groups = (1..=workers as u32).map(|id| fabric.host_of(id)).collect();
+    }
     let tokens = tokens(args, &subject, workers);
     let scores = scores(args, &subject, tokens);
     if args.load.warmup.is_some() {
@@ -129,6 +136,7 @@ pub(super) fn plan_on(
         model: subject.wire.clone(),
         placement: step.placement.clone(),
         exchange: step.exchange,
+        groups: step.groups.clone(),
         wire_dtype: subject.wire_dtype,
         capacity: step.capacity,
         seed: subject.seed,

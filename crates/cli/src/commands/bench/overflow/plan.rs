@@ -212,6 +212,7 @@ impl Plan {
             model: self.model.wire.clone(),
             placement: step.placement.clone(),
             exchange: step.exchange,
+            groups: step.groups.clone(),
             wire_dtype: step.wire_dtype,
             capacity: CapacityConfig {
                 training: step.capacity.training,
