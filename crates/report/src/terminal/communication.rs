@@ -34,7 +34,10 @@ pub(super) fn write(page: &mut Page, run: &Run) {
     page.figure(
         "saved by dedup",
         &human::bytes(c.saved_by_dedup_bytes),
-        "by sending a row once to each endpoint",
+        match run.identity.exchange {
+            ExchangeKind::Hierarchical => "at homes, by sending a row once to each group",
+            ExchangeKind::Star | ExchangeKind::AllToAll => "by sending a row once to each endpoint",
+        },
     );
     if c.resent_bytes > 0 {
         page.figure(
