@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::OnLoss;
 use crate::bundles::Part;
 use crate::error::{LossCause, StepError};
+use crate::plan::index;
 use crate::shard_plan::ShardPlan;
 
 /// What the driver of a [`Home`] must do.
@@ -39,6 +41,7 @@ pub enum HomeAction {
 #[derive(Debug)]
 pub struct Home {
     step: u64,
+    names: Arc<[String]>,
     hosts: Vec<HostState>,
     /// Chunks of the plan.
     chunks: Vec<ChunkState>,
@@ -59,31 +62,35 @@ pub struct Home {
 #[derive(Debug)]
 struct HostState {
     endpoint: u32,
-    name: String,
     /// Its chunks among those of the plan.
     chunks: Range<usize>,
-    lost: Option<LossCause>,
+    /// Boxed: it is rare, and hosts are many.
+    lost: Option<Box<LossCause>>,
 }
 
+/// A chunk of the plan; positions are in 32 bits, for a simulated cluster has millions.
 #[derive(Debug, Clone, Copy)]
 struct ChunkState {
-    host: usize,
-    parcel: usize,
+    host: u32,
+    parcel: u32,
     /// Neither answered nor lost.
     is_open: bool,
+    is_answered: bool,
 }
 
 /// A message to hosts.
 #[derive(Debug)]
 struct ParcelState {
-    lane: usize,
+    lane: u32,
     /// Position of the host that it is sent to.
-    to: usize,
-    wave: u8,
-    action: HomeAction,
-    is_sent: bool,
+    to: u32,
+    /// Its chunk among those of that host, or the bundle that it is.
+    what: u32,
     /// Chunks of it that are open.
-    open: usize,
+    open: u32,
+    wave: u8,
+    is_bundle: bool,
+    is_sent: bool,
 }
 
 /// Parcels that share their turn and their credits.
@@ -111,7 +118,7 @@ impl Home {
     pub fn new(
         step: u64,
         plan: &ShardPlan,
-        names: &[String],
+        names: &Arc<[String]>,
         credits: usize,
         now_ns: u64,
         deadline_ns: u64,
@@ -122,17 +129,17 @@ impl Home {
             .iter()
             .map(|host| HostState {
                 endpoint: host.endpoint,
-                name: name_of(names, host.endpoint),
                 chunks: host.chunks.clone(),
                 lost: None,
             })
             .collect();
         let mut home = Self {
             step,
+            names: Arc::clone(names),
+            chunks: Vec::with_capacity(plan.chunks()),
+            parcels: Vec::with_capacity(plan.chunks()),
+            lanes: Vec::with_capacity(hosts.len()),
             hosts,
-            chunks: Vec::new(),
-            parcels: Vec::new(),
-            lanes: Vec::new(),
             credits: credits.max(1),
             deadline_ns,
             started_ns: now_ns,
@@ -161,12 +168,17 @@ impl Home {
         let at = state.chunks.start + chunk;
         let awaited = state.chunks.contains(&at)
             && self.chunks[at].is_open
-            && self.parcels[self.chunks[at].parcel].is_sent;
+            && self.parcels[self.chunks[at].parcel as usize].is_sent;
         if !awaited {
             return false;
         }
-        self.close(at);
-        self.send_more();
+        self.chunks[at].is_answered = true;
+        let lane = self.close(at);
+        match self.has_waves {
+            true => self.send_more(),
+            // Nobody but this lane has got a credit.
+            false => while self.send_one(lane, 0) {},
+        }
         self.end_if_done();
         true
     }
@@ -180,8 +192,8 @@ impl Home {
             return;
         };
         let is_behind = |chunk: &ChunkState| {
-            let relayed = self.parcels[chunk.parcel].to == host;
-            chunk.is_open && (chunk.host == host || relayed)
+            let relayed = self.parcels[chunk.parcel as usize].to as usize == host;
+            chunk.is_open && (chunk.host as usize == host || relayed)
         };
         let behind = self.chunks.iter().enumerate();
         let behind: Vec<usize> = behind
@@ -192,7 +204,7 @@ impl Home {
             return;
         }
         if self.on_loss == OnLoss::Fail {
-            let name = self.hosts[host].name.clone();
+            let name = name_of(&self.names, endpoint);
             self.fail(StepError::Lost {
                 step: self.step,
                 endpoint,
@@ -201,8 +213,10 @@ impl Home {
             });
             return;
         }
-        self.hosts[host].lost = Some(cause);
-        behind.into_iter().for_each(|at| self.close(at));
+        self.hosts[host].lost = Some(Box::new(cause));
+        for at in behind {
+            self.close(at);
+        }
         // A wave may have waited for this host alone.
         self.send_more();
         self.end_if_done();
@@ -225,7 +239,7 @@ impl Home {
             return;
         }
         for host in late {
-            self.hosts[host].lost = Some(cause.clone());
+            self.hosts[host].lost = Some(Box::new(cause.clone()));
         }
         self.open = 0;
         self.end_if_done();
@@ -235,8 +249,9 @@ impl Home {
     pub fn relays(&self, relay: u32, host: u32) -> bool {
         relay != host
             && self.chunks.iter().any(|chunk| {
-                let to = self.parcels[chunk.parcel].to;
-                self.hosts[chunk.host].endpoint == host && self.hosts[to].endpoint == relay
+                let to = self.parcels[chunk.parcel as usize].to as usize;
+                let for_host = self.hosts[chunk.host as usize].endpoint == host;
+                for_host && self.hosts[to].endpoint == relay
             })
     }
 
@@ -249,6 +264,11 @@ impl Home {
         }
     }
 
+    /// Whether the results of a chunk came, counted over all hosts of the plan, if the step went on.
+    pub fn is_answered(&self, chunk: usize) -> bool {
+        self.chunks.get(chunk).is_some_and(|one| one.is_answered)
+    }
+
     /// Endpoints whose results were lost.
     pub fn lost(&self) -> impl Iterator<Item = u32> + '_ {
         self.hosts
@@ -259,10 +279,12 @@ impl Home {
 
     /// Those of [`Home::lost`] that did not answer in time, each with that cause.
     pub fn late(&self) -> impl Iterator<Item = (u32, LossCause)> + '_ {
-        self.hosts.iter().filter_map(|host| match &host.lost {
-            Some(cause @ LossCause::Deadline { .. }) => Some((host.endpoint, cause.clone())),
-            _ => None,
-        })
+        self.hosts
+            .iter()
+            .filter_map(|host| match host.lost.as_deref() {
+                Some(cause @ LossCause::Deadline { .. }) => Some((host.endpoint, cause.clone())),
+                _ => None,
+            })
     }
 
     /// When [`Home::on_tick`] has something to say.
@@ -272,24 +294,21 @@ impl Home {
 
     /// Name of the host at a position of the plan.
     pub(crate) fn host_name(&self, host: usize) -> String {
-        self.hosts
-            .get(host)
-            .map(|host| host.name.clone())
+        let host = self.hosts.get(host);
+        host.map(|host| name_of(&self.names, host.endpoint))
             .unwrap_or_default()
     }
 
     fn lay_out(&mut self, plan: &ShardPlan) {
-        let hosts = self.hosts.iter().enumerate();
-        self.chunks = hosts
-            .flat_map(|(host, state)| {
-                let chunk = ChunkState {
-                    host,
-                    parcel: 0,
-                    is_open: true,
-                };
-                state.chunks.clone().map(move |_| chunk)
-            })
-            .collect();
+        for (host, state) in (0..).zip(&self.hosts) {
+            let chunk = ChunkState {
+                host,
+                parcel: 0,
+                is_open: true,
+                is_answered: false,
+            };
+            self.chunks.extend(state.chunks.clone().map(|_| chunk));
+        }
         plan.each_parcel(|parcel| {
             let at = self.parcels.len();
             if parcel.lane == self.lanes.len() {
@@ -302,40 +321,35 @@ impl Home {
             self.lanes[parcel.lane].parcels.end = at + 1;
             self.has_waves |= parcel.wave > 0;
             for part in parcel.parts {
-                self.chunks[plan.chunk_at(*part)].parcel = at;
+                self.chunks[plan.chunk_at(*part)].parcel = index(at);
             }
             let is_to = |part: &&Part| self.hosts[part.host].endpoint == parcel.to;
-            let to = parcel.parts.iter().find(is_to).map_or(0, |part| part.host);
-            let action = match (parcel.bundle, parcel.parts) {
-                (None, [Part { host, chunk }, ..]) => HomeAction::Send {
-                    host: *host,
-                    chunk: *chunk,
-                },
-                (bundle, _) => HomeAction::Relay {
-                    bundle: bundle.unwrap_or_default(),
-                },
-            };
+            let to = parcel.parts.iter().find(is_to);
+            let chunk = parcel.parts.first().map_or(0, |part| part.chunk);
             self.parcels.push(ParcelState {
-                lane: parcel.lane,
-                to,
+                lane: index(parcel.lane),
+                to: index(to.map_or(0, |part| part.host)),
+                what: index(parcel.bundle.unwrap_or(chunk)),
+                open: index(parcel.parts.len()),
                 wave: parcel.wave,
-                action,
+                is_bundle: parcel.bundle.is_some(),
                 is_sent: false,
-                open: parcel.parts.len(),
             });
         });
     }
 
-    /// A chunk is answered or lost.
-    fn close(&mut self, chunk: usize) {
+    /// A chunk is answered or lost; returns the lane that it was in.
+    fn close(&mut self, chunk: usize) -> usize {
         let state = &mut self.chunks[chunk];
         state.is_open = false;
         self.open -= 1;
-        let parcel = &mut self.parcels[state.parcel];
+        let parcel = &mut self.parcels[state.parcel as usize];
         parcel.open -= 1;
+        let lane = parcel.lane as usize;
         if parcel.open == 0 && parcel.is_sent {
-            self.lanes[parcel.lane].in_flight -= 1;
+            self.lanes[lane].in_flight -= 1;
         }
+        lane
     }
 
     /// Hosts that are the reason why a result is missing: who was sent rows and has not answered,
@@ -343,13 +357,14 @@ impl Home {
     fn owing(&self) -> Vec<usize> {
         let is_owing = |host: usize| {
             self.chunks.iter().any(|chunk| {
-                let parcel = &self.parcels[chunk.parcel];
+                let parcel = &self.parcels[chunk.parcel as usize];
+                let to = parcel.to as usize;
                 let relay_owes = || {
-                    let mut of_relay = self.chunks[self.hosts[parcel.to].chunks.clone()].iter();
+                    let mut of_relay = self.chunks[self.hosts[to].chunks.clone()].iter();
                     of_relay.any(|one| one.parcel == chunk.parcel && one.is_open)
                 };
-                let is_late = chunk.host == host && chunk.is_open && parcel.is_sent;
-                is_late && (parcel.to == host || !relay_owes())
+                let is_late = chunk.host as usize == host && chunk.is_open && parcel.is_sent;
+                is_late && (to == host || !relay_owes())
             })
         };
         (0..self.hosts.len())
@@ -367,26 +382,41 @@ impl Home {
         let wave = if self.has_waves { self.wave() } else { 0 };
         loop {
             let mut sent = false;
-            for lane in &mut self.lanes {
-                // What is lost already is not sent.
-                let lost = |at: &usize| self.parcels[*at].open == 0;
-                lane.next += (lane.next..lane.parcels.end).take_while(lost).count();
-                if lane.next == lane.parcels.end || lane.in_flight == self.credits {
-                    continue;
-                }
-                let parcel = &mut self.parcels[lane.next];
-                if parcel.wave <= wave {
-                    self.actions.push_back(parcel.action.clone());
-                    parcel.is_sent = true;
-                    lane.next += 1;
-                    lane.in_flight += 1;
-                    sent = true;
-                }
+            for lane in 0..self.lanes.len() {
+                sent |= self.send_one(lane, wave);
             }
             if !sent {
                 return;
             }
         }
+    }
+
+    /// Sends the next message of a lane, if it has a credit and the message's wave has come.
+    fn send_one(&mut self, lane: usize, wave: u8) -> bool {
+        let lane = &mut self.lanes[lane];
+        // What is lost already is not sent.
+        let lost = |at: &usize| self.parcels[*at].open == 0;
+        lane.next += (lane.next..lane.parcels.end).take_while(lost).count();
+        if lane.next == lane.parcels.end || lane.in_flight == self.credits {
+            return false;
+        }
+        let parcel = &mut self.parcels[lane.next];
+        if parcel.wave > wave {
+            return false;
+        }
+        self.actions.push_back(match parcel.is_bundle {
+            true => HomeAction::Relay {
+                bundle: parcel.what as usize,
+            },
+            false => HomeAction::Send {
+                host: parcel.to as usize,
+                chunk: parcel.what as usize,
+            },
+        });
+        parcel.is_sent = true;
+        lane.next += 1;
+        lane.in_flight += 1;
+        true
     }
 
     fn end_if_done(&mut self) {

@@ -54,6 +54,9 @@ pub fn estimate_ns(flops: u64, weight_bytes: u64, row_bytes: u64) -> u64 {
 pub struct Host {
     queue: VecDeque<Waiting>,
     cohorts: HashMap<u64, Gathering>,
+    /// Chunks in the queue that wait for nobody, and choices of all that are in it.
+    free: usize,
+    choices: usize,
     running: bool,
     batch_choices: usize,
 }
@@ -71,6 +74,8 @@ struct Waiting {
 struct Gathering {
     missing: u32,
     patience: Patience,
+    /// Chunks in the queue that wait for the others.
+    waiting: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,8 @@ impl Host {
         Self {
             queue: VecDeque::new(),
             cohorts: HashMap::new(),
+            free: 0,
+            choices: 0,
             running: false,
             batch_choices: batch_choices.max(1),
         }
@@ -121,10 +128,14 @@ impl Host {
     pub fn on_rows(&mut self, job: u64, choices: usize, cohort: Cohort, now_ns: u64) {
         if self.cohorts.len() >= MOST_COHORTS && !self.cohorts.contains_key(&cohort.step) {
             self.cohorts.clear();
+            // Nobody waits for a cohort that is forgotten.
+            self.queue.iter_mut().for_each(|next| next.step = None);
+            self.free = self.queue.len();
         }
         let gathering = self.cohorts.entry(cohort.step).or_insert(Gathering {
             missing: cohort.chunks,
             patience: Patience::None,
+            waiting: 0,
         });
         gathering.missing = gathering.missing.saturating_sub(1);
         let waits = cohort.patience_ns > 0;
@@ -133,6 +144,11 @@ impl Host {
         } else if waits && gathering.patience == Patience::None {
             gathering.patience = Patience::Until(now_ns.saturating_add(cohort.patience_ns));
         }
+        match waits {
+            true => gathering.waiting += 1,
+            false => self.free += 1,
+        }
+        self.choices += choices;
         let step = waits.then_some(cohort.step);
         self.queue.push_back(Waiting { job, choices, step });
     }
@@ -144,7 +160,7 @@ impl Host {
 
     /// Time passed: cohorts whose patience is over wait no longer.
     pub fn on_tick(&mut self, now_ns: u64) {
-        if !self.queue.iter().any(|next| next.step.is_some()) {
+        if self.free == self.queue.len() {
             return;
         }
         for gathering in self.cohorts.values_mut() {
@@ -184,22 +200,22 @@ impl Host {
             }
             total += next.choices;
             jobs.push(next.job);
+            match next.step.and_then(|step| self.cohorts.get_mut(&step)) {
+                Some(cohort) => cohort.waiting -= 1,
+                None => self.free -= 1,
+            }
             self.queue.pop_front();
         }
+        self.choices -= total;
         self.running = true;
         Some(HostAction::Run(jobs))
     }
 
     /// Some chunk waits for nobody, or a whole batch is there.
     fn is_worth_running(&self) -> bool {
-        let gathers = |step: u64| {
-            let cohort = self.cohorts.get(&step);
-            cohort.is_some_and(|one| matches!(one.patience, Patience::Until(_)))
+        let is_ready = |cohort: &Gathering| {
+            cohort.waiting > 0 && !matches!(cohort.patience, Patience::Until(_))
         };
-        let ready = self
-            .queue
-            .iter()
-            .any(|next| !next.step.is_some_and(gathers));
-        ready || self.queue.iter().map(|next| next.choices).sum::<usize>() >= self.batch_choices
+        self.free > 0 || self.choices >= self.batch_choices || self.cohorts.values().any(is_ready)
     }
 }

@@ -24,42 +24,154 @@ pub(crate) enum Event {
 
 /// Events packed as time, number, kind and subject: one comparison orders them, and equal times
 /// keep the order in which they were pushed.
-#[derive(Debug, Default)]
+///
+/// A calendar: events of the present span of time are in a heap, which is small; later ones lie
+/// unsorted in the span of their time until it comes; what is beyond the calendar's end is in a
+/// heap of its own. A heap of everything would miss the cache at every level.
+#[derive(Debug)]
 pub(crate) struct Queue {
-    heap: BinaryHeap<Reverse<u128>>,
+    /// The present span, and whatever was pushed for it since it began.
+    present: BinaryHeap<Reverse<u128>>,
+    /// Number of the present span.
+    span: u64,
+    /// First node of each span, a ring.
+    spans: Vec<u32>,
+    nodes: Vec<Node>,
+    free: u32,
+    /// Events in spans.
+    later: usize,
+    /// Events beyond the ring.
+    far: BinaryHeap<Reverse<u128>>,
     pushed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    word: u128,
+    next: u32,
 }
 
 const KIND_BITS: u32 = 3;
 const SUBJECT_BITS: u32 = 29;
 const NUMBER_BITS: u32 = 34;
+const TIME_BIT: u32 = KIND_BITS + SUBJECT_BITS + NUMBER_BITS;
+
+/// A span is 2^11 ns, and the ring 16 ms long.
+const SPAN_BITS: u32 = 11;
+const SPANS: u64 = 1 << 13;
+const NONE: u32 = u32::MAX;
 
 // === impl Queue ===
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            present: BinaryHeap::new(),
+            span: 0,
+            spans: vec![NONE; usize::try_from(SPANS).unwrap_or(0)],
+            nodes: Vec::new(),
+            free: NONE,
+            later: 0,
+            far: BinaryHeap::new(),
+            pushed: 0,
+        }
+    }
+}
+
 impl Queue {
+    /// Adds an event; `at_ns` is not before that of the last one taken.
     #[inline]
     pub(crate) fn push(&mut self, at_ns: u64, event: Event) {
         let (kind, subject) = event.parts();
         debug_assert!(subject < 1 << SUBJECT_BITS, "too many messages for one run");
         let number = u128::from(self.pushed) << (KIND_BITS + SUBJECT_BITS);
         self.pushed += 1;
-        let time = u128::from(at_ns) << (KIND_BITS + SUBJECT_BITS + NUMBER_BITS);
-        let word = time | number | u128::from(kind << SUBJECT_BITS | subject);
-        self.heap.push(Reverse(word));
+        let low = u128::from(kind << SUBJECT_BITS | subject);
+        let word = u128::from(at_ns) << TIME_BIT | number | low;
+        let span = at_ns >> SPAN_BITS;
+        if span <= self.span {
+            self.present.push(Reverse(word));
+        } else if span - self.span < SPANS {
+            self.keep(span, word);
+        } else {
+            self.far.push(Reverse(word));
+        }
     }
 
     /// The next event and its time.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
-        let Reverse(word) = self.heap.pop()?;
+        if self.present.is_empty() {
+            self.advance()?;
+        }
+        let Reverse(word) = self.present.pop()?;
         // The low 32 bits are kind and subject.
         let low = (word & u128::from(u32::MAX)) as u32;
-        let time = (word >> (KIND_BITS + SUBJECT_BITS + NUMBER_BITS)) as u64;
-        Some((
-            time,
-            Event::of(low >> SUBJECT_BITS, low & ((1 << SUBJECT_BITS) - 1)),
-        ))
+        let event = Event::of(low >> SUBJECT_BITS, low & ((1 << SUBJECT_BITS) - 1));
+        Some((time_of(word), event))
     }
+
+    fn keep(&mut self, span: u64, word: u128) {
+        let slot = (span % SPANS) as usize;
+        let node = Node {
+            word,
+            next: self.spans[slot],
+        };
+        let at = match self.free {
+            NONE => {
+                self.nodes.push(node);
+                u32::try_from(self.nodes.len() - 1).unwrap_or(NONE)
+            }
+            at => {
+                self.free = self.nodes[at as usize].next;
+                self.nodes[at as usize] = node;
+                at
+            }
+        };
+        self.spans[slot] = at;
+        self.later += 1;
+    }
+
+    /// Makes the next span that has events the present one.
+    fn advance(&mut self) -> Option<()> {
+        let far = self
+            .far
+            .peek()
+            .map(|Reverse(word)| time_of(*word) >> SPAN_BITS);
+        if self.later == 0 {
+            self.span = far?;
+        } else {
+            // Some span of the ring has events, so this ends.
+            loop {
+                self.span += 1;
+                if self.spans[(self.span % SPANS) as usize] != NONE || far == Some(self.span) {
+                    break;
+                }
+            }
+        }
+        let mut at = std::mem::replace(&mut self.spans[(self.span % SPANS) as usize], NONE);
+        while at != NONE {
+            let Node { word, next } = self.nodes[at as usize];
+            self.present.push(Reverse(word));
+            self.nodes[at as usize].next = self.free;
+            self.free = at;
+            self.later -= 1;
+            at = next;
+        }
+        while let Some(Reverse(word)) = self.far.peek() {
+            if time_of(*word) >> SPAN_BITS > self.span {
+                break;
+            }
+            self.present.push(Reverse(*word));
+            self.far.pop();
+        }
+        Some(())
+    }
+}
+
+/// The time of a packed event.
+fn time_of(word: u128) -> u64 {
+    (word >> TIME_BIT) as u64
 }
 
 // === impl Event ===
@@ -87,5 +199,39 @@ impl Event {
             5 => Self::Begins(at),
             _ => Self::Fault(at),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Queue};
+
+    /// Against a sorted list, with times near, far and equal.
+    #[test]
+    fn events_come_by_time_and_by_number() {
+        let mut queue = Queue::default();
+        let mut all = Vec::new();
+        let (mut now, mut state, mut number) = (0u64, 1u64, 0u32);
+        for round in 0..3_000u32 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let width = [0, 3, 12, 22, 27, 35][(state >> 33) as usize % 6];
+            let at = now + (state >> 40) % (1 << width);
+            queue.push(at, Event::Thread(number));
+            all.push((at, number));
+            number += 1;
+            if round % 3 == 0 {
+                all.sort_unstable();
+                let (at, expected) = all.remove(0);
+                assert_eq!(queue.pop(), Some((at, Event::Thread(expected))));
+                now = at;
+            }
+        }
+        all.sort_unstable();
+        for (at, expected) in all {
+            assert_eq!(queue.pop(), Some((at, Event::Thread(expected))));
+        }
+        assert_eq!(queue.pop(), None);
     }
 }

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 
 use expertmesh_exchange::LossCause;
 use expertmesh_topology::Passage;
+use expertmesh_wire::Times;
 
 use crate::config::{EndpointUse, Fault, Lane, SimConfig, SimRun, StepInput};
 use crate::cpu::Cpus;
@@ -41,6 +42,10 @@ pub(crate) struct World<'a> {
     ends: Vec<Endpoint>,
     uses: Vec<EndpointUse>,
     messages: Vec<Message>,
+    /// Moments of results.
+    times: Vec<Times>,
+    /// When messages left, by number; empty unless lanes are asked for.
+    departed_ns: Vec<u64>,
     /// Homes of all steps, those of a step in the order of its shards.
     homes: Vec<HomeSlot>,
     steps: Vec<Front<'a>>,
@@ -92,6 +97,8 @@ impl<'a> World<'a> {
             ends,
             uses: vec![EndpointUse::default(); endpoints],
             messages: Vec::new(),
+            times: Vec::new(),
+            departed_ns: Vec::new(),
             homes: Vec::new(),
             steps: inputs.iter().map(|input| Front::new(*input)).collect(),
             groups: Vec::new(),
@@ -156,7 +163,7 @@ impl<'a> World<'a> {
                 let parcel = one.parcel();
                 let window = Passage {
                     begin_ns: self.now,
-                    end_ns: one.last_bit_ns,
+                    end_ns: one.moment_ns,
                 };
                 let at = self.net.arrive(parcel, window);
                 self.queue.push(at, Event::Arrives(message));
@@ -175,22 +182,25 @@ impl<'a> World<'a> {
     }
 
     fn departs(&mut self, message: u32) {
-        let one = &mut self.messages[message as usize];
+        let one = &self.messages[message as usize];
         let (from, to) = (one.from, one.to);
         // What was still in the hands of an endpoint that failed never leaves it.
         if self.ends[from as usize].is_down {
             return;
         }
         let parcel = one.parcel();
-        one.departed_ns = self.now;
         self.uses[from as usize].sent_bytes += one.bytes;
-        let (rows, bytes, request) = (one.rows, one.bytes, one.kind.is_request());
         if one.kind.is_counted() {
+            let (rows, request) = (one.rows as usize, one.kind.is_request());
             let step = &mut self.steps[one.step as usize];
-            step.carried.carry(from, to, rows as usize, bytes, request);
+            step.carried.carry(from, to, rows, one.bytes, request);
         }
         let passed = self.net.leave(parcel, self.now);
-        self.messages[message as usize].last_bit_ns = passed.end_ns;
+        self.messages[message as usize].moment_ns = passed.end_ns;
+        if self.sim.config().lanes {
+            self.departed_ns.resize(self.messages.len(), 0);
+            self.departed_ns[message as usize] = self.now;
+        }
         self.queue.push(passed.begin_ns, Event::Reaches(message));
     }
 
@@ -222,12 +232,15 @@ impl<'a> World<'a> {
     }
 
     fn message_lane(&mut self, message: u32) {
+        if !self.sim.config().lanes {
+            return;
+        }
         let one = &self.messages[message as usize];
         let Some(phase) = one.kind.phase() else {
             return;
         };
         let (endpoint, peer, step) = (one.from, Some(one.to), u64::from(one.step));
-        let (begin_ns, bytes) = (one.departed_ns, one.bytes);
+        let (begin_ns, bytes) = (self.departed_ns[message as usize], one.bytes);
         self.lane(|end_ns| Lane {
             endpoint,
             phase,

@@ -151,6 +151,9 @@ impl World<'_> {
             self.homes.push(HomeSlot::new(step, at, shard.home));
         }
         let messages = plan.ledger.total().messages;
+        let chunks: usize = plan.shards.iter().map(|one| one.plan.chunks()).sum();
+        self.messages.reserve(2 * (chunks + plan.shards.len()));
+        self.times.reserve(chunks);
         self.log.add(self.now, Entry::Planned, step, 0, messages);
         let front = &mut self.steps[step as usize];
         front.carried = TrafficLedger::new(plan.ledger.endpoints());

@@ -208,7 +208,7 @@ impl World<'_> {
             let mut message = Message::new(Kind::Rows, (me, rows.endpoint), home, step);
             (message.host, message.chunk) = (count(host), count(chunk));
             (message.rows, message.bytes) = (count(count_rows), bytes);
-            message.departed_ns = at + ns;
+            message.choices = count(choices);
             self.messages.push(message);
             if me == COORDINATOR {
                 break;
@@ -324,6 +324,7 @@ impl World<'_> {
             times,
             ..
         } = self.messages[message as usize];
+        let times = self.times[times as usize];
         let slot = &mut self.homes[home as usize];
         let plan = &self.steps[slot.step as usize].plan.shards[slot.shard as usize].plan;
         let Some(run) = &mut slot.run else {

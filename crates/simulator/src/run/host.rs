@@ -1,6 +1,8 @@
 //! Being host to experts: reading, batches, results.
 
-use expertmesh_exchange::{COORDINATOR, Cohort, ExchangeKind, HostAction, estimate_ns};
+use std::ops::Range;
+
+use expertmesh_exchange::{COORDINATOR, Cohort, ExchangeKind, HostAction, HostRows, estimate_ns};
 use expertmesh_experts::INLINE_NS;
 use expertmesh_telemetry::Phase;
 use expertmesh_wire::{Times, encoded_len};
@@ -46,44 +48,50 @@ impl World<'_> {
     pub(super) fn on_rows(&mut self, message: u32) {
         let config = self.sim.config();
         let one = &mut self.messages[message as usize];
-        one.times.received_ns = self.now;
-        let Message {
-            to,
-            home,
-            host,
-            chunk,
-            step,
-            ..
-        } = *one;
-        let front = &self.steps[step as usize];
-        let shard = self.homes[home as usize].shard as usize;
-        let rows = front.plan.shards[shard].plan.host(host as usize);
-        let choices = rows.chunks[chunk as usize].choices.clone();
+        one.received_ns = self.now;
+        let (to, step, choices) = (one.to, one.step, one.choices as usize);
         let extent = match config.exchange {
-            ExchangeKind::Star => rows.first_chunks(config.credits),
-            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => front.plan.extents[to as usize],
+            ExchangeKind::Star => self.rows_of(message).0.first_chunks(config.credits),
+            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => {
+                self.steps[step as usize].plan.extents[to as usize]
+            }
         };
-        for expert in &rows.experts[choices.clone()] {
-            self.counts.count(*expert);
-        }
-        let active = self.counts.active() as u64;
+        let active = self.count_rows(message);
         self.counts.drain().for_each(drop);
         let expert = config.layer.expert;
         let cost_ns = estimate_ns(
-            choices.len() as u64 * expert.flops_per_row,
+            choices as u64 * expert.flops_per_row,
             active * expert.weight_bytes,
-            (choices.len() * config.layer.row_bytes()) as u64,
+            (choices * config.layer.row_bytes()) as u64,
         );
+        // What it was handed over at is told; its host remembers what it costs.
+        self.messages[message as usize].moment_ns = cost_ns;
         let cohort = Cohort::new(u64::from(step), extent, cost_ns);
-        self.costs_of_jobs(message, cost_ns);
         let machine = &mut self.ends[to as usize].host;
-        machine.on_rows(u64::from(message), choices.len(), cohort, self.now);
+        machine.on_rows(u64::from(message), choices, cohort, self.now);
         self.pump_host(to);
     }
 
-    /// Remembers what computing a chunk alone would cost, in a field that results do not use yet.
-    fn costs_of_jobs(&mut self, message: u32, cost_ns: u64) {
-        self.messages[message as usize].times.computed_ns = cost_ns;
+    /// What a host gets of a home's plan, and the choices of a chunk of it.
+    fn rows_of(&self, message: u32) -> (HostRows<'_>, Range<usize>) {
+        let one = &self.messages[message as usize];
+        let shard = self.homes[one.home as usize].shard as usize;
+        let plan = &self.steps[one.step as usize].plan.shards[shard].plan;
+        let rows = plan.host(one.host as usize);
+        (rows, rows.chunks[one.chunk as usize].choices.clone())
+    }
+
+    /// Counts a chunk's rows by expert; returns the experts that have rows by now.
+    fn count_rows(&mut self, message: u32) -> u64 {
+        let one = &self.messages[message as usize];
+        let shard = self.homes[one.home as usize].shard as usize;
+        let plan = &self.steps[one.step as usize].plan.shards[shard].plan;
+        let rows = plan.host(one.host as usize);
+        let choices = rows.chunks[one.chunk as usize].choices.clone();
+        for expert in &rows.experts[choices] {
+            self.counts.count(*expert);
+        }
+        self.counts.active() as u64
     }
 
     /// Starts the host machine's next batch, if it has any.
@@ -101,20 +109,14 @@ impl World<'_> {
         let row_bytes = self.sim.config().layer.row_bytes() as u64;
         let (mut estimate, mut replies_ns, mut rows, mut choices) = (0, 0, 0, 0);
         for job in &jobs {
-            let message = self.messages[count_of(*job)];
-            estimate += message.times.computed_ns;
-            let shard = self.homes[message.home as usize].shard as usize;
-            let plan = &self.steps[message.step as usize].plan.shards[shard].plan;
-            let host = plan.host(message.host as usize);
-            let of = host.chunks[message.chunk as usize].choices.clone();
-            rows += u64::from(message.rows);
-            choices += of.len() as u64;
-            replies_ns += costs
-                .reply
-                .ns(encoded_len(0, of.len() * row_bytes as usize) as u64);
-            for expert in &host.experts[of] {
-                self.counts.count(*expert);
-            }
+            let at = count_of(*job);
+            let one = &self.messages[at];
+            estimate += one.moment_ns;
+            rows += u64::from(one.rows);
+            choices += u64::from(one.choices);
+            let back = encoded_len(0, one.choices as usize * row_bytes as usize);
+            replies_ns += costs.reply.ns(back as u64);
+            self.count_rows(count(at));
         }
         let mut cost = self.sim.experts_on(endpoint).of(self.counts.drain());
         let copied = crate::costs::float((rows + choices) * row_bytes) * costs.experts.byte_ns;
@@ -146,22 +148,20 @@ impl World<'_> {
         for job in &batch.jobs {
             let rows = self.messages[count_of(*job)];
             self.batch_lanes(&rows, started_ns, computed_ns);
-            let shard = self.homes[rows.home as usize].shard as usize;
-            let plan = &self.steps[rows.step as usize].plan.shards[shard].plan;
-            let host = plan.host(rows.host as usize);
-            let choices = host.chunks[rows.chunk as usize].choices.len();
+            let choices = rows.choices as usize;
             let back = (endpoint, rows.from);
             let mut message = Message::new(Kind::Results, back, rows.home, rows.step);
             (message.host, message.chunk) = (rows.host, rows.chunk);
-            message.rows = count(choices);
+            message.rows = rows.choices;
             message.bytes = encoded_len(0, choices * row_bytes) as u64;
             sent_ns = (sent_ns + self.sim.costs().reply.ns(message.bytes)).min(self.now);
-            message.times = Times {
-                received_ns: rows.times.received_ns,
+            message.times = count(self.times.len());
+            self.times.push(Times {
+                received_ns: rows.received_ns,
                 started_ns,
                 computed_ns,
                 sent_ns,
-            };
+            });
             self.messages.push(message);
         }
         self.push(endpoint, Task::Write(first, jobs));
@@ -184,7 +184,7 @@ impl World<'_> {
         }
         let (endpoint, peer, step) = (rows.to, Some(rows.from), u64::from(rows.step));
         let spans = [
-            (Phase::Queue, rows.times.received_ns, started_ns),
+            (Phase::Queue, rows.received_ns, started_ns),
             (Phase::Experts, started_ns, computed_ns),
         ];
         for (phase, begin_ns, end_ns) in spans {

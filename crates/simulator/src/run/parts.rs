@@ -2,11 +2,9 @@
 
 use std::collections::VecDeque;
 
+use crate::net::Parcel;
 use expertmesh_exchange::{BATCH_CHOICES, Host};
 use expertmesh_telemetry::Phase;
-use expertmesh_wire::Times;
-
-use crate::net::Parcel;
 
 /// A process: a thread that does its I/O, threads that compute, and the machine of its experts.
 pub(super) struct Endpoint {
@@ -40,7 +38,7 @@ pub(super) struct Thread {
 }
 
 /// Chunks that are computed together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) jobs: Vec<u64>,
     pub(super) started_ns: u64,
@@ -109,8 +107,9 @@ pub(super) enum Kind {
     Closed,
 }
 
-/// A message.
+/// A message: one line of a cache, for a run has hundreds of thousands.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 pub(super) struct Message {
     pub(super) kind: Kind,
     pub(super) from: u32,
@@ -122,14 +121,16 @@ pub(super) struct Message {
     /// Position of the host in the home's plan, and of the chunk among those of the host.
     pub(super) host: u32,
     pub(super) chunk: u32,
-    /// Token rows or result rows.
+    /// Token rows or result rows, and the results that rows ask for.
     pub(super) rows: u32,
+    pub(super) choices: u32,
+    /// Of results: where their moments are.
+    pub(super) times: u32,
     pub(super) bytes: u64,
-    pub(super) departed_ns: u64,
-    /// When its last bit can be at the receiver's port.
-    pub(super) last_bit_ns: u64,
-    /// Of rows: when they were taken in. Of results: all of it.
-    pub(super) times: Times,
+    /// When it was handed over, and then when its last bit can be at the receiver's port.
+    pub(super) moment_ns: u64,
+    /// Of rows: when they were taken in.
+    pub(super) received_ns: u64,
 }
 
 // === impl Endpoint ===
@@ -183,10 +184,11 @@ impl Message {
             host: 0,
             chunk: 0,
             rows: 0,
+            choices: 0,
+            times: 0,
             bytes: 0,
-            departed_ns: 0,
-            last_bit_ns: 0,
-            times: Times::default(),
+            moment_ns: 0,
+            received_ns: 0,
         }
     }
 

@@ -86,26 +86,32 @@ impl World<'_> {
         }
     }
 
-    /// A thread that has a core takes its next task, or sleeps.
+    /// A thread that has a core takes its next task, or sleeps. What takes no time is done at once.
     fn next_task(&mut self, thread: u32) {
         let (endpoint, lane) = self.owner(thread);
         let costs = self.sim.costs();
-        let one = &mut self.ends[endpoint as usize];
-        let Some(task) = one.next(lane) else {
-            one.threads[lane].is_awake = false;
-            one.threads[lane].has_slept = true;
-            let grant = self.cpus.leave(thread, false, self.now);
-            return self.granted(grant);
-        };
-        let extra = match (std::mem::take(&mut one.threads[lane].has_slept), lane) {
-            (false, _) => 0,
-            (true, 0) => whole(costs.wake_ns),
-            (true, _) => whole(costs.pool_ns),
-        };
-        let ns = self.begin(endpoint, task, self.now + extra);
-        self.ends[endpoint as usize].threads[lane].task = Some(task);
-        let until = self.cpus.work(thread, extra + ns, self.now);
-        self.queue.push(until, Event::Thread(thread));
+        loop {
+            let one = &mut self.ends[endpoint as usize];
+            let Some(task) = one.next(lane) else {
+                one.threads[lane].is_awake = false;
+                one.threads[lane].has_slept = true;
+                let grant = self.cpus.leave(thread, false, self.now);
+                return self.granted(grant);
+            };
+            let extra = match (std::mem::take(&mut one.threads[lane].has_slept), lane) {
+                (false, _) => 0,
+                (true, 0) => whole(costs.wake_ns),
+                (true, _) => whole(costs.pool_ns),
+            };
+            let ns = extra + self.begin(endpoint, task, self.now + extra);
+            if ns == 0 {
+                self.end(endpoint, task);
+                continue;
+            }
+            self.ends[endpoint as usize].threads[lane].task = Some(task);
+            let until = self.cpus.work(thread, ns, self.now);
+            return self.queue.push(until, Event::Thread(thread));
+        }
     }
 
     pub(super) fn thread_ended(&mut self, thread: u32) {
@@ -171,9 +177,13 @@ impl World<'_> {
         let mut ns = 0;
         for message in first..first + messages {
             let one = &self.messages[message as usize];
-            if one.to != endpoint {
-                ns += self.sim.costs().write.ns(one.bytes);
-                self.queue.push(at + ns, Event::Departs(message));
+            if one.to == endpoint {
+                continue;
+            }
+            ns += self.sim.costs().write.ns(one.bytes);
+            match at + ns > self.now {
+                true => self.queue.push(at + ns, Event::Departs(message)),
+                false => self.departs(message),
             }
         }
         ns

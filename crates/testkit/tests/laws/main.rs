@@ -9,6 +9,7 @@
 )]
 
 mod bits;
+mod clocks;
 mod common;
 mod conservation;
 mod depth;
