@@ -170,11 +170,16 @@ impl RowCounts {
 
     #[inline]
     pub(crate) fn count(&mut self, expert: u32) {
+        self.add(expert, 1);
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, expert: u32, more: u32) {
         let rows = &mut self.rows[expert as usize];
         if *rows == 0 {
             self.touched.push(expert);
         }
-        *rows += 1;
+        *rows += more;
     }
 
     /// Experts that have rows.

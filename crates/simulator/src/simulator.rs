@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use expertmesh_exchange::{HostTable, Limits, LossCause};
+use expertmesh_placement::Placement;
 use expertmesh_routing::{Admission, Route};
 use expertmesh_topology::{Fabric, Topology};
 
@@ -25,6 +26,8 @@ pub struct Simulator {
     /// Routed and shared experts, by device of the topology.
     experts: Vec<NetworkCost>,
     shared: Vec<Option<NetworkCost>>,
+    /// The expert of a worker that holds one alone, by endpoint id.
+    only: Vec<Option<u32>>,
     down: Vec<Option<LossCause>>,
 }
 
@@ -55,6 +58,7 @@ impl Simulator {
             names: names.collect(),
             table: HostTable::new(&config.placement).with_free(config.layer.free_experts),
             down: vec![None; fabric.endpoints()],
+            only: only(&config.placement),
             fabric,
             costs,
             config,
@@ -117,6 +121,12 @@ impl Simulator {
         &self.table
     }
 
+    /// The expert of `endpoint`, if it holds one alone: whose rows its chunks are is known then.
+    #[inline]
+    pub(crate) fn only_expert(&self, endpoint: u32) -> Option<u32> {
+        self.only[endpoint as usize]
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         self.config.layer.limits(self.config.chunk_bytes)
     }
@@ -140,4 +150,17 @@ impl Simulator {
         let host = self.fabric.host_of(endpoint) as usize;
         self.fabric.hosts()[host].device as usize
     }
+}
+
+fn only(placement: &Placement) -> Vec<Option<u32>> {
+    let mut held = vec![(0, None); placement.workers() + 1];
+    for (expert, workers) in (0..).zip(placement.entries()) {
+        for worker in workers {
+            let (experts, last) = &mut held[*worker as usize + 1];
+            *experts += 1;
+            *last = Some(expert);
+        }
+    }
+    let alone = |(experts, last): (u32, Option<u32>)| last.filter(|_| experts == 1);
+    held.into_iter().map(alone).collect()
 }

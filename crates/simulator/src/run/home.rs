@@ -48,8 +48,6 @@ pub(super) struct HomeSlot {
 pub(super) struct Running {
     pub(super) home: Home,
     pub(super) moments: HomeMoments,
-    /// `[chunks]` of the plan.
-    answered: Vec<bool>,
     /// What the machine asked for last and nobody has done yet.
     next: Option<HomeAction>,
     /// Messages that were packed and wait to be written: the first, and how many.
@@ -137,7 +135,6 @@ impl World<'_> {
                 config.on_loss,
             ),
             moments: HomeMoments::new(started_ns, plan.hosts.len(), plan.chunks()),
-            answered: vec![false; plan.chunks()],
             next: None,
             packed: (0, 0),
             is_pumping: false,
@@ -333,7 +330,6 @@ impl World<'_> {
         let (host, chunk) = (host as usize, chunk as usize);
         if run.home.on_results(host, chunk) {
             let at = plan.hosts[host].chunks.start + chunk;
-            run.answered[at] = true;
             let clock = &mut ClockMap::shared();
             run.moments
                 .answered((host, from), at, times, clock, self.now);
@@ -354,7 +350,7 @@ impl World<'_> {
         let front = &mut self.steps[step as usize];
         let plan = &front.plan.shards[slot.shard as usize].plan;
         slot.lost = match run.home.lost().next() {
-            Some(_) => plan.unanswered(|chunk| run.answered[chunk]),
+            Some(_) => plan.unanswered(|chunk| run.home.is_answered(chunk)),
             None => Vec::new(),
         };
         let lost = slot.lost.len() as u64;

@@ -84,6 +84,10 @@ impl World<'_> {
     /// Counts a chunk's rows by expert; returns the experts that have rows by now.
     fn count_rows(&mut self, message: u32) -> u64 {
         let one = &self.messages[message as usize];
+        if let Some(expert) = self.sim.only_expert(one.to) {
+            self.counts.add(expert, one.choices);
+            return 1;
+        }
         let shard = self.homes[one.home as usize].shard as usize;
         let plan = &self.steps[one.step as usize].plan.shards[shard].plan;
         let rows = plan.host(one.host as usize);
