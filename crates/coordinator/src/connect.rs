@@ -35,7 +35,7 @@ pub struct Coordinator {
     pub(crate) compute: ComputePool,
     pub(crate) engine: Arc<Engine>,
     pub(crate) next_step: AtomicU64,
-    workers: Vec<WorkerClient>,
+    pub(crate) workers: Vec<WorkerClient>,
     watchdog: tokio::task::JoinHandle<()>,
 }
 

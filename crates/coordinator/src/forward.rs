@@ -193,7 +193,10 @@ impl Coordinator {
             self.table.executed(&route, &admission, &admission.fates),
         );
         let lanes = match input.want_lanes {
-            true => lanes(&self.engine, &exchange, &at, &ledger, step),
+            true => {
+                let ways = self.ways(&exchange, step).await;
+                lanes(&self.engine, &exchange, &at, &ledger, &ways, step)
+            }
             false => Vec::new(),
         };
         let overflow = OverflowLedger::tally(&route, &admission, &self.config.capacity, &context)?;

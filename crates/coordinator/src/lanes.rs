@@ -2,11 +2,50 @@
 //!
 //! Made when the step has ended, and only where its caller asked: no figure of the step holds them.
 
+use std::collections::BTreeMap;
+
 use expertmesh_exchange::{COORDINATOR, ChunkWay, HomeRun, StepMoments, TrafficLedger};
 use expertmesh_telemetry::{Lane, Phase};
+use expertmesh_wire::v1;
+use tracing::debug;
 
+use crate::connect::Coordinator;
 use crate::engine::{Engine, Exchange};
 use crate::shards::ShardsRun;
+
+/// What homes told of their chunks, by endpoint id.
+pub(crate) type Ways = BTreeMap<u32, Vec<v1::ChunkWay>>;
+
+// === impl Coordinator ===
+
+impl Coordinator {
+    /// Asks every home of a step for the ways of its chunks. It is only a picture: a home that does
+    /// not answer is left out.
+    pub(crate) async fn ways(&self, exchange: &Exchange, step: u64) -> Ways {
+        let mut ways = Ways::new();
+        let Exchange::AllToAll(run) = exchange else {
+            return ways;
+        };
+        for shard in run.shards.iter().filter(|shard| shard.combined.is_some()) {
+            let home = shard.plan.home;
+            let Some(worker) = self.workers.get((home as usize).wrapping_sub(1)) else {
+                continue;
+            };
+            let request = v1::ChunksRequest {
+                session: self.session,
+                step,
+            };
+            match worker.chunks(request).await {
+                Ok(reply) => {
+                    let known = |way: &v1::ChunkWay| (way.endpoint as usize) < self.endpoints.len();
+                    ways.insert(home, reply.ways.into_iter().filter(known).collect());
+                }
+                Err(error) => debug!(home, %error, "chunks are unknown"),
+            }
+        }
+        ways
+    }
+}
 
 /// The lanes of a step, in no particular order.
 pub(crate) fn lanes(
@@ -14,6 +53,7 @@ pub(crate) fn lanes(
     exchange: &Exchange,
     at: &StepMoments,
     ledger: &TrafficLedger,
+    ways: &Ways,
     step: u64,
 ) -> Vec<Lane> {
     let mut lanes = Lanes {
@@ -24,7 +64,7 @@ pub(crate) fn lanes(
     lanes.work(COORDINATOR, Phase::Plan, at.gated, at.planned);
     let last = match exchange {
         Exchange::Star(run) => lanes.star(run, at),
-        Exchange::AllToAll(run) => lanes.all_to_all(engine, run, at, ledger),
+        Exchange::AllToAll(run) => lanes.all_to_all(engine, run, at, (ledger, ways)),
         Exchange::Floor(_) => at.planned,
     };
     lanes.work(COORDINATOR, Phase::Combine, last, at.done);
@@ -65,7 +105,11 @@ impl Lanes {
     /// A chunk, from `home` to its host and back.
     fn chunk(&mut self, home: u32, way: ChunkWay) {
         let (host, peer) = (way.endpoint, Some(way.endpoint));
-        let request = way.request_bytes;
+        // What a home sends itself never leaves it, and no ledger counts it.
+        let (request, result) = match host == home {
+            true => (0, 0),
+            false => (way.request_bytes, way.result_bytes),
+        };
         self.push(home, Phase::Pack, peer, (way.began, way.packed), request);
         self.push(home, Phase::Send, peer, (way.packed, way.received), request);
         let waits = (way.received, way.started);
@@ -73,7 +117,7 @@ impl Lanes {
         let works = (way.started, way.computed);
         self.push(host, Phase::Experts, Some(home), works, 0);
         let back = (way.computed, way.arrived);
-        self.push(host, Phase::Return, Some(home), back, way.result_bytes);
+        self.push(host, Phase::Return, Some(home), back, result);
     }
 
     /// Every chunk; returns when the last results were there.
@@ -88,14 +132,14 @@ impl Lanes {
         arrived
     }
 
-    /// Every shard, and in each home the chunk whose results came last: no other moments travel
-    /// back. Returns when the last outputs were there.
+    /// Every shard, and in each home its chunks; of a home that did not tell, the one whose results
+    /// came last. Returns when the last outputs were there.
     fn all_to_all(
         &mut self,
         engine: &Engine,
         run: &ShardsRun,
         at: &StepMoments,
-        ledger: &TrafficLedger,
+        (ledger, ways): (&TrafficLedger, &Ways),
     ) -> u64 {
         let mut last = at.planned;
         // Shards are packed one after another.
@@ -117,8 +161,15 @@ impl Lanes {
             let since = |moment: u64| begun.saturating_add(moment).min(left);
             let travels = (shard.packed_ns, begun);
             self.push(COORDINATOR, Phase::Send, Some(home), travels, sent);
+            let told = ways.get(&home).map(Vec::as_slice).unwrap_or_default();
+            for way in told {
+                self.chunk(
+                    home,
+                    ChunkWay::from_wire(way, |theirs| here(theirs, begun).min(left)),
+                );
+            }
             let critical = u32::try_from(line.critical).unwrap_or(COORDINATOR);
-            if critical != COORDINATOR {
+            if told.is_empty() && critical != COORDINATOR {
                 self.chunk(
                     home,
                     ChunkWay {
@@ -130,8 +181,7 @@ impl Lanes {
                         computed: since(line.computed),
                         left: since(line.arrived),
                         arrived: since(line.arrived),
-                        request_bytes: 0,
-                        result_bytes: 0,
+                        ..ChunkWay::default()
                     },
                 );
             }

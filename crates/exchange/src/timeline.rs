@@ -1,6 +1,6 @@
 //! Where the time of a home's exchange went.
 
-use expertmesh_wire::Times;
+use expertmesh_wire::{Times, v1};
 
 use crate::clock::ClockMap;
 
@@ -104,6 +104,48 @@ const LONGEST: u64 = 1 << 62;
 
 /// Index words that a timeline takes.
 pub(crate) const TIMELINE_WORDS: usize = FIELDS * 2;
+
+// === impl ChunkWay ===
+
+impl ChunkWay {
+    /// As a worker tells it.
+    pub fn to_wire(&self) -> v1::ChunkWay {
+        v1::ChunkWay {
+            endpoint: self.endpoint,
+            began_ns: self.began,
+            packed_ns: self.packed,
+            received_ns: self.received,
+            started_ns: self.started,
+            computed_ns: self.computed,
+            left_ns: self.left,
+            arrived_ns: self.arrived,
+            request_bytes: self.request_bytes,
+            result_bytes: self.result_bytes,
+        }
+    }
+
+    /// As a worker told it, with each moment passed through `moment`: to another clock, and within
+    /// bounds. Moments that are out of order then follow each other.
+    pub fn from_wire(way: &v1::ChunkWay, moment: impl Fn(u64) -> u64) -> Self {
+        let mut last = 0;
+        let mut next = |theirs: u64| {
+            last = moment(theirs).max(last);
+            last
+        };
+        Self {
+            endpoint: way.endpoint,
+            began: next(way.began_ns),
+            packed: next(way.packed_ns),
+            received: next(way.received_ns),
+            started: next(way.started_ns),
+            computed: next(way.computed_ns),
+            left: next(way.left_ns),
+            arrived: next(way.arrived_ns),
+            request_bytes: way.request_bytes,
+            result_bytes: way.result_bytes,
+        }
+    }
+}
 
 // === impl Timeline ===
 

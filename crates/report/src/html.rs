@@ -3,6 +3,7 @@
 //! Everything is drawn here, as tables and SVG; the script in the file only chooses which run and
 //! which step is shown. Nothing is fetched when it is opened, and a policy in its head forbids it.
 
+mod balance;
 mod chart;
 mod compare;
 mod distribution;
@@ -86,9 +87,10 @@ fn run_section(report: &Report, at: usize, run: &Run, trace: Option<&Trace>) -> 
     ];
     cards.extend(predicted::card(&report.runs, at));
     cards.extend(trace.map(|trace| timeline::card(trace, at)));
-    cards.push(traffic::card(run));
     cards.push(experts::load(run));
+    cards.push(traffic::card(run));
     cards.push(experts::fates(run));
+    cards.push(balance::card(run));
     cards.push(sources::card(run));
     format!(
         "<section class=\"run\" id=\"run-{number}\">\n<h2>{heading}</h2>\n{}<div class=\"grid\">\n{}\

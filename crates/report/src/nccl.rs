@@ -77,13 +77,16 @@ impl NcclMatrix {
 
     /// The most that one rank sends or receives: nccl-tests wants `-b` and `-e` to be no less.
     pub fn largest(&self) -> u64 {
-        let sent = self.cells.iter().map(|row| row.iter().sum::<u64>());
-        let received =
-            (0..self.cells.len()).map(|to| self.cells.iter().filter_map(|row| row.get(to)).sum());
+        let add = |sum: u64, bytes: &u64| sum.saturating_add(*bytes);
+        let sent = self.cells.iter().map(|row| row.iter().fold(0, add));
+        let received = (0..self.cells.len()).map(|to| {
+            let column = self.cells.iter().filter_map(|row| row.get(to));
+            column.fold(0, add)
+        });
         sent.chain(received).max().unwrap_or(0)
     }
 }
 
 fn aligned(bytes: u64) -> u64 {
-    bytes.saturating_add(ALIGNED - 1) / ALIGNED * ALIGNED
+    bytes.div_ceil(ALIGNED).saturating_mul(ALIGNED)
 }

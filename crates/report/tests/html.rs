@@ -119,7 +119,8 @@ fn a_run_has_every_picture_and_every_number_has_its_source() {
         "Timeline of a step",
         "Traffic between endpoints",
         "Load per expert",
-        "Overflow and balance",
+        "Overflow",
+        "Balance",
         "Where figures come from",
     ] {
         assert_eq!(

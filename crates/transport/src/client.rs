@@ -140,6 +140,17 @@ impl WorkerClient {
     ) -> Result<v1::TrafficReply, TransportError> {
         self.peer.call(self.stub.clone().traffic(request)).await
     }
+
+    /// Asks what became of the chunks that the worker sent as a home in a step.
+    ///
+    /// # Errors
+    /// See [`WorkerClient`].
+    pub async fn chunks(
+        &self,
+        request: v1::ChunksRequest,
+    ) -> Result<v1::ChunksReply, TransportError> {
+        self.peer.call(self.stub.clone().chunks(request)).await
+    }
 }
 
 // === impl CoordinatorClient ===

@@ -44,6 +44,15 @@ pub trait WorkerControl: Send + Sync + 'static {
         &self,
         request: v1::TrafficRequest,
     ) -> impl Future<Output = Result<v1::TrafficReply, RemoteError>> + Send;
+
+    /// What became of the chunks that this worker sent as a home in one of its last steps; for
+    /// pictures, so a worker that keeps none need not say more than that.
+    fn chunks(
+        &self,
+        _request: v1::ChunksRequest,
+    ) -> impl Future<Output = Result<v1::ChunksReply, RemoteError>> + Send {
+        std::future::ready(Ok(v1::ChunksReply::default()))
+    }
 }
 
 /// What a coordinator answers to its clients; the rules of [`WorkerControl`] hold here too.
@@ -113,6 +122,10 @@ impl<C: WorkerControl> Worker for WorkerService<C> {
 
     async fn traffic(&self, request: Request<v1::TrafficRequest>) -> Reply<v1::TrafficReply> {
         reply(self.0.traffic(request.into_inner()).await)
+    }
+
+    async fn chunks(&self, request: Request<v1::ChunksRequest>) -> Reply<v1::ChunksReply> {
+        reply(self.0.chunks(request.into_inner()).await)
     }
 
     type ExchangeStream = tonic::Streaming<v1::Frame>;

@@ -185,6 +185,14 @@ impl WorkerControl for Control {
         }
         Ok(v1::TrafficReply { links })
     }
+
+    async fn chunks(&self, request: v1::ChunksRequest) -> Result<v1::ChunksReply, RemoteError> {
+        let id = request.session;
+        let session = self.sessions.get(id).ok_or_else(|| unknown(id))?;
+        Ok(v1::ChunksReply {
+            ways: session.chunks.of(request.step),
+        })
+    }
 }
 
 impl Control {

@@ -273,6 +273,7 @@ impl Session {
         );
         header.row_count = slot.request.row_count;
         let lost = slot.run.lost();
+        self.chunks.keep(slot.request.tag.step, &slot.run);
         let done_ns = monotonic_ns();
         let timeline = slot.run.timeline(done_ns, own_ns);
         header.times = Times {

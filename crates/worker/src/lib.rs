@@ -10,7 +10,8 @@
 //!    here, in the task that read it. `home` is home to shards, `relay` passes rows on.
 //! 4. `compute`: a batch of chunks grouped by expert, on the compute pool.
 //! 5. `floor`: answers with bytes and no work, so that a bench can subtract the transport.
-//! 6. [`ExpertRegistry`]: experts of the program that embeds the worker.
+//! 6. `chunks`: what became of the chunks of the last steps, for pictures.
+//! 7. [`ExpertRegistry`]: experts of the program that embeds the worker.
 //!
 //! Who waits for whom is decided by the machines of `expertmesh-exchange`; this crate only carries
 //! their actions out.
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod acceptor;
+mod chunks;
 mod compute;
 mod control;
 mod error;

@@ -17,6 +17,7 @@ use expertmesh_wire::{
 };
 use tracing::{debug, debug_span, warn};
 
+use crate::chunks::Chunks;
 use crate::compute::{estimate_ns, guarded, run_batch};
 use crate::floor::Floors;
 use crate::home::HomeSlot;
@@ -51,6 +52,7 @@ pub(crate) struct Session {
     /// Ends homes whose deadline has passed.
     pub(crate) watchdog: Watchdog,
     pub(crate) floors: Floors,
+    pub(crate) chunks: Chunks,
     state: Mutex<State>,
     local: Mutex<Local>,
 }
@@ -111,6 +113,7 @@ impl Session {
             peers: OnceLock::new(),
             watchdog: Watchdog::default(),
             floors: Floors::default(),
+            chunks: Chunks::default(),
             local: Mutex::default(),
             state: Mutex::new(State {
                 host: Host::new(BATCH_CHOICES),

@@ -33,7 +33,7 @@ pub(super) fn section(runs: &[Run]) -> String {
             human::maybe_duration((step.count > 0).then_some(us)),
             human::maybe_duration(step.p99),
             human::bytes(run.communication.payload_bytes / run.load.steps.max(1)),
-            human::maybe_share(run.communication.time_share),
+            escape(&human::maybe_share(run.communication.time_share)),
             escape(&human::share_of(gone, overflow.assigned)),
             source(run.source_of("latency_us.step")),
         );

@@ -221,10 +221,10 @@ fn percentiles(series: &[Series<'_>]) -> String {
         if let Some(shape) = one.shape {
             let total = shape.total().max(1) as f64;
             let last = 1.0 - BEYOND / total;
-            let mut before = 0;
+            let mut before = 0u64;
             let mut points = vec![(LEFT, y.at(one.latency.min))];
             for (_, to, count) in shape.buckets() {
-                before += count;
+                before = count.saturating_add(before);
                 let share = before as f64 / total;
                 if share <= last {
                     points.push((x.at(nines(share)), y.at(to.min(one.latency.max))));

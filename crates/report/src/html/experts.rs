@@ -37,7 +37,8 @@ pub(super) fn load(run: &Run) -> String {
             "",
         );
     }
-    let demand: u64 = experts.iter().map(ExpertOverflow::demand).sum();
+    let demand = experts.iter().map(ExpertOverflow::demand);
+    let demand = demand.fold(0, u64::saturating_add);
     let even = demand as f64 / experts.len() as f64;
     let capacity = run.overflow.capacity_factor.map(|factor| factor * even);
     let most = experts
@@ -151,7 +152,7 @@ const TOTALS: [Total; 6] = [
     ("skipped", "skipped", |o| o.skipped),
 ];
 
-/// What became of the gate's choices, and how evenly they lay.
+/// What became of the gate's choices.
 pub(super) fn fates(run: &Run) -> String {
     let overflow = &run.overflow;
     let mut stack = String::new();
@@ -211,26 +212,6 @@ pub(super) fn fates(run: &Run) -> String {
             "",
         );
     }
-    let balance = &run.balance;
-    for (name, value) in [
-        ("gini of the load", balance.gini),
-        ("busiest expert over the mean", balance.max_over_mean),
-        ("entropy, nats", balance.entropy),
-    ] {
-        row(&mut rows, name, &human::number(value), "");
-    }
-    row(
-        &mut rows,
-        "idle experts",
-        &human::count(balance.idle_experts),
-        "",
-    );
-    if let Some(idle) = balance.idle_workers {
-        row(&mut rows, "idle workers", &human::count(idle), "");
-    }
-    for (name, value) in &run.losses {
-        row(&mut rows, &human::fit(name, 40), &human::number(*value), "");
-    }
     let body = format!(
         "<div class=\"stack\">{stack}</div>\n<table>\n<thead><tr><th scope=\"col\">choices</th>\
          <th scope=\"col\">count</th><th scope=\"col\">share</th></tr></thead>\n<tbody>\n{rows}\
@@ -240,10 +221,11 @@ pub(super) fn fates(run: &Run) -> String {
         Some(policy) => format!("Policy {policy}."),
         None => String::new(),
     };
-    framed("half", "Overflow and balance", &note, &body)
+    framed("half", "Overflow", &note, &body)
 }
 
-fn row(rows: &mut String, name: &str, value: &str, share: &str) {
+/// A row of three cells.
+pub(super) fn row(rows: &mut String, name: &str, value: &str, share: &str) {
     let _ = writeln!(
         rows,
         "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>",

@@ -31,6 +31,16 @@ pub(super) fn figures(run: &Run) -> String {
     let c = &run.communication;
     let steps = run.load.steps.max(1);
     figures.push(Figure {
+        name: "steps a second",
+        path: "load.achieved_per_s".to_owned(),
+        value: human::maybe_number(run.load.achieved_per_s),
+        exact: exact(run.load.achieved_per_s),
+        more: match run.load.offered_per_s {
+            Some(offered) => format!("of {} offered", human::number(offered)),
+            None => "closed loop".to_owned(),
+        },
+    });
+    figures.push(Figure {
         name: "bytes a step",
         path: "communication.payload_bytes".to_owned(),
         value: human::bytes(c.payload_bytes / steps),

@@ -61,12 +61,7 @@ pub(super) fn card(run: &Run) -> String {
     list.digest("placement", Some(&identity.placement_digest));
     list.digest("outputs", run.digest.as_deref());
     list.entry("load", &load(run));
-    framed(
-        "half",
-        "What was run",
-        "",
-        &format!("<dl>{}</dl>\n", list.text),
-    )
+    framed("", "What was run", "", &format!("<dl>{}</dl>\n", list.text))
 }
 
 fn load(run: &Run) -> String {
@@ -96,7 +91,7 @@ impl List {
     fn entry(&mut self, name: &str, value: &str) {
         let _ = write!(
             self.text,
-            "<dt>{}</dt><dd>{}</dd>",
+            "<div><dt>{}</dt><dd>{}</dd></div>",
             escape(name),
             escape(value)
         );
@@ -109,7 +104,7 @@ impl List {
         let short: String = digest.chars().take(DIGEST).collect();
         let _ = write!(
             self.text,
-            "<dt>{}</dt><dd><code title=\"{}\">{}</code></dd>",
+            "<div><dt>{}</dt><dd><code title=\"{}\">{}</code></dd></div>",
             escape(name),
             escape(digest),
             escape(&short)

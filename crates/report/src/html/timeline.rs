@@ -117,7 +117,7 @@ fn endpoints(step: &Step) -> (Vec<u32>, bool) {
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
     for (lane, begin) in &step.lanes {
         let end = last.entry(lane.endpoint).or_default();
-        *end = (*end).max(lane.end_ns - begin);
+        *end = (*end).max(lane.end_ns.saturating_sub(*begin));
     }
     let mut order: Vec<(u32, u64)> = last.into_iter().collect();
     let is_cut = order.len() > ENDPOINTS;
@@ -155,7 +155,7 @@ fn draw(trace: &Trace, step: &Step) -> (String, bool) {
     }
     let end = lanes
         .iter()
-        .map(|(lane, begin)| lane.end_ns - begin)
+        .map(|(lane, begin)| lane.end_ns.saturating_sub(*begin))
         .max()
         .unwrap_or(1);
     let x = Scale {
@@ -180,8 +180,8 @@ fn draw(trace: &Trace, step: &Step) -> (String, bool) {
         let Some(top) = rows.get(&(lane.endpoint, lane.phase.index(), lane.predicted)) else {
             continue;
         };
-        let from = x.at((lane.begin_ns - begin) as f64 / 1000.0);
-        let to = x.at((lane.end_ns - begin) as f64 / 1000.0);
+        let from = x.at(lane.begin_ns.saturating_sub(*begin) as f64 / 1000.0);
+        let to = x.at(lane.end_ns.saturating_sub(*begin) as f64 / 1000.0);
         let class = if lane.predicted {
             "lane predicted"
         } else {
@@ -244,7 +244,7 @@ fn says(trace: &Trace, lane: &Lane, begin: u64) -> String {
         text,
         ": {} from {}",
         us(lane.duration_ns()),
-        us(lane.begin_ns - begin)
+        us(lane.begin_ns.saturating_sub(begin))
     );
     if lane.bytes > 0 {
         let _ = write!(text, ", {}", human::bytes(lane.bytes));

@@ -12,7 +12,10 @@ const MOST: usize = 40;
 const LETTERED: usize = 17;
 /// Room on the left for names, and above for names that rise.
 const NAMES: (f64, f64) = (118.0, 84.0);
-const WIDTH: f64 = 1000.0;
+/// Width of a map of few endpoints, which has a neighbour, and of a larger one.
+const WIDTHS: (f64, f64) = (560.0, 1160.0);
+/// The most endpoints of the former.
+const FEW: usize = 9;
 
 /// Endpoints that share a row: their name, and the first and the one after the last.
 struct Group {
@@ -30,14 +33,19 @@ pub(super) fn card(run: &Run) -> String {
     }
     let groups = groups(&run.identity.endpoints, matrix.len());
     let mut note = format!(
-        "Encoded bytes from row to column, all {} recorded steps together; the mean of a step is told \
-         when a cell is pointed at. Darker is more; the last row and column are sums.",
+        "Encoded bytes from row to column, all {} recorded steps together.",
         run.load.steps
     );
     if groups.iter().any(|group| group.to - group.from > 1) {
         note.push_str(" Neighbours are taken together.");
     }
-    framed("", "Traffic between endpoints", &note, &map(run, &groups))
+    let class = if groups.len() <= FEW { "half" } else { "" };
+    framed(
+        class,
+        "Traffic between endpoints",
+        &note,
+        &map(run, &groups),
+    )
 }
 
 /// The coordinator by itself, and workers, alone or as many together as it takes.
@@ -80,10 +88,11 @@ fn map(run: &Run, groups: &[Group]) -> String {
     let most = cells.iter().flatten().copied().max().unwrap_or(1).max(1);
     let n = groups.len();
     // Sums stand apart by half a cell.
-    let cell = ((WIDTH - NAMES.0) / (n as f64 + 1.8)).min(78.0);
+    let width = if n <= FEW { WIDTHS.0 } else { WIDTHS.1 };
+    let cell = ((width - NAMES.0) / (n as f64 + 1.8)).min(78.0);
     let height = (cell * 0.62).clamp(14.0, 44.0);
     let bottom = NAMES.1 + height * (n as f64 + 1.5);
-    let mut chart = Chart::new(WIDTH, bottom + 8.0, "Heat map of traffic between endpoints");
+    let mut chart = Chart::new(width, bottom + 8.0, "Heat map of traffic between endpoints");
     let x = |column: f64| NAMES.0 + column * cell;
     let y = |row: f64| NAMES.1 + row * height;
     let small = if cell < 48.0 { "small" } else { "" };

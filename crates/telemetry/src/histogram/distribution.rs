@@ -22,7 +22,7 @@ pub struct Distribution {
 impl Distribution {
     /// Samples in all buckets.
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().copied().fold(0, u64::saturating_add)
     }
 
     /// Lower edge, upper edge and samples of each bucket.

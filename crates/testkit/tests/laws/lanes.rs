@@ -93,17 +93,18 @@ async fn a_chunk_goes_out_waits_is_computed_and_comes_back() {
 }
 
 #[tokio::test]
-async fn lanes_of_a_star_carry_the_bytes_of_the_ledger() {
-    let step = step(ExchangeKind::Star, 3, true).await;
-    for host in 1..=3 {
+async fn lanes_carry_the_bytes_of_the_ledger() {
+    for exchange in EXCHANGES {
+        let step = step(exchange, 3, true).await;
+        let ledger = &step.traffic.ledger;
         let sum = |phase, from: u32, to: u32| -> u64 {
             let lanes = of(&step, phase);
             let lanes = lanes.filter(|lane| lane.endpoint == from && lane.peer == Some(to));
             lanes.map(|lane| lane.bytes).sum()
         };
-        let ledger = &step.traffic.ledger;
-        assert_eq!(sum(Phase::Send, 0, host), ledger.requested(0, host));
-        assert_eq!(sum(Phase::Return, host, 0), ledger.answered(host, 0));
-        assert!(ledger.answered(host, 0) > 0);
+        for (from, to, _) in ledger.links() {
+            assert_eq!(sum(Phase::Send, from, to), ledger.requested(from, to));
+            assert_eq!(sum(Phase::Return, from, to), ledger.answered(from, to));
+        }
     }
 }

@@ -205,6 +205,31 @@ pub mod worker_client {
                 .insert(GrpcMethod::new("expertmesh.v1.Worker", "Traffic"));
             self.inner.unary(req, path, codec).await
         }
+        /// What became of the chunks that this worker sent as a home in one of its last steps.
+        pub async fn chunks(
+            &mut self,
+            request: impl tonic::IntoRequest<::expertmesh_wire::v1::ChunksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::expertmesh_wire::v1::ChunksReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/expertmesh.v1.Worker/Chunks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("expertmesh.v1.Worker", "Chunks"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The rows of a session, from a home (the caller) to an expert host and back.
         pub async fn exchange(
             &mut self,
@@ -285,6 +310,14 @@ pub mod worker_server {
             request: tonic::Request<::expertmesh_wire::v1::TrafficRequest>,
         ) -> std::result::Result<
             tonic::Response<::expertmesh_wire::v1::TrafficReply>,
+            tonic::Status,
+        >;
+        /// What became of the chunks that this worker sent as a home in one of its last steps.
+        async fn chunks(
+            &self,
+            request: tonic::Request<::expertmesh_wire::v1::ChunksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::expertmesh_wire::v1::ChunksReply>,
             tonic::Status,
         >;
         /// Server streaming response type for the Exchange method.
@@ -597,6 +630,51 @@ pub mod worker_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TrafficSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/expertmesh.v1.Worker/Chunks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChunksSvc<T: Worker>(pub Arc<T>);
+                    impl<
+                        T: Worker,
+                    > tonic::server::UnaryService<::expertmesh_wire::v1::ChunksRequest>
+                    for ChunksSvc<T> {
+                        type Response = ::expertmesh_wire::v1::ChunksReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<::expertmesh_wire::v1::ChunksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::chunks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChunksSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

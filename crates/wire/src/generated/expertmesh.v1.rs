@@ -205,6 +205,48 @@ pub struct LinkTraffic {
     #[prost(uint64, tag = "5")]
     pub wire_bytes: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChunksRequest {
+    #[prost(fixed64, tag = "1")]
+    pub session: u64,
+    #[prost(uint64, tag = "2")]
+    pub step: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChunksReply {
+    /// Empty where the worker was no home in that step, or has forgotten it.
+    #[prost(message, repeated, tag = "1")]
+    pub ways: ::prost::alloc::vec::Vec<ChunkWay>,
+}
+/// The way of a chunk whose results came back: moments on the home's clock, nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChunkWay {
+    /// Endpoint id of the host.
+    #[prost(uint32, tag = "1")]
+    pub endpoint: u32,
+    /// The home began to pack it, and had handed it over.
+    #[prost(uint64, tag = "2")]
+    pub began_ns: u64,
+    #[prost(uint64, tag = "3")]
+    pub packed_ns: u64,
+    /// The host had it, its experts began, and had finished.
+    #[prost(uint64, tag = "4")]
+    pub received_ns: u64,
+    #[prost(uint64, tag = "5")]
+    pub started_ns: u64,
+    #[prost(uint64, tag = "6")]
+    pub computed_ns: u64,
+    /// The results left the host, and were at the home.
+    #[prost(uint64, tag = "7")]
+    pub left_ns: u64,
+    #[prost(uint64, tag = "8")]
+    pub arrived_ns: u64,
+    /// Encoded bytes of request and results.
+    #[prost(uint64, tag = "9")]
+    pub request_bytes: u64,
+    #[prost(uint64, tag = "10")]
+    pub result_bytes: u64,
+}
 /// One message of an exchange stream. Its length is a function of its row count alone:
 /// every header field has a fixed width and is always present.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
