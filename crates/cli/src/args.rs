@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`Cli`] and [`Command`] here; [`model`] (which layer), [`stack`] (how many, and which
 //! tokens are in them), [`step`] (how a step runs), [`force`] (whose routes they are), [`load`] (what
-//! is driven through it), [`process`] (on which processes), [`picture`] (what is drawn of it);
-//! [`values`] (their spellings);
+//! is driven through it), [`process`] (on which processes), [`network`] (with what between them),
+//! [`picture`] (what is drawn of it); [`values`] (their spellings);
 //! [`config_file`]. What only one command has stands with it: `bench overflow` takes most of these and
 //! adds the factors and the trace that it compares policies under.
 
@@ -12,6 +12,7 @@ mod config_file;
 pub(crate) mod force;
 pub(crate) mod load;
 pub(crate) mod model;
+pub(crate) mod network;
 pub(crate) mod own_rule;
 pub(crate) mod picture;
 pub(crate) mod process;
@@ -24,8 +25,8 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, coordinator, doctor, inspect, launch, report, run, simulate, trace,
-    validate, worker,
+    bench, completions, coordinator, doctor, inspect, launch, report, run, simulate, topology,
+    trace, validate, worker,
 };
 use crate::error::Failure;
 use crate::logging::LogFormat;
@@ -75,6 +76,8 @@ pub(crate) enum Command {
     Validate(validate::ValidateArgs),
     /// Tell what a checkpoint directory holds, and what each worker would load
     Inspect(inspect::InspectArgs),
+    /// Tell what a topology file says, and where workers would sit
+    Topology(topology::TopologyArgs),
     /// Check that this machine can run a cluster, and that it computes the right bits
     Doctor(doctor::DoctorArgs),
     /// Print a script that completes commands and flags in a shell

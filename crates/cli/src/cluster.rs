@@ -5,7 +5,8 @@
 //! 1. [`ready`]: the one line that a role prints when it serves, and how its starter reads it.
 //! 2. [`process`]: [`ProcessGroup`], children that are stopped with their group.
 //! 3. [`local`]: [`start_workers`], [`start_cluster`] and [`while_all_live`] on top of it.
-//! 4. [`orphan`]: the child's side of "nothing survives its launcher".
+//! 4. [`network`]: links of a topology between them, probed before a run.
+//! 5. [`orphan`]: the child's side of "nothing survives its launcher".
 //!
 //! **No process is left behind**, in four ways: [`ProcessGroup::stop`] ends the children of a run
 //! that ends well, badly or by a signal; a dropped group kills them; each child asks the kernel
@@ -16,12 +17,14 @@
 //! made it. All of this therefore runs on a current-thread runtime driven by `main`.
 
 mod local;
+mod network;
 mod orphan;
 mod process;
 mod ready;
 mod tail;
 
 pub(crate) use local::{LocalCluster, WorkerOptions, start_cluster, start_workers, while_all_live};
+pub(crate) use network::{Emulated, Network, namespaces_missing};
 pub(crate) use orphan::die_with_parent;
 pub(crate) use process::ProcessGroup;
 pub(crate) use ready::{Ready, Role};

@@ -9,6 +9,7 @@ pub(crate) mod launch;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod simulate;
+pub(crate) mod topology;
 pub(crate) mod trace;
 pub(crate) mod validate;
 pub(crate) mod worker;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Simulate(args) => simulate::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Topology(args) => topology::run(&args),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Completions(args) => completions::run(&args),
     }

@@ -32,6 +32,7 @@ pub(crate) fn environment(endpoints: &[v1::Endpoint]) -> Environment {
         } else {
             Network::Real
         },
+        topology: None,
         os: operating_system(),
         cpu: cpu(),
     }

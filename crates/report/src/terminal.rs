@@ -62,7 +62,10 @@ fn environment(environment: &Environment) -> String {
     let cores = environment.cores;
     let mut parts = vec![
         format!("expertmesh {}", environment.version),
-        format!("{} network", environment.network),
+        match &environment.topology {
+            Some(topology) => format!("{} network ({topology})", environment.network),
+            None => format!("{} network", environment.network),
+        },
         format!("{cores} {}", if cores == 1 { "core" } else { "cores" }),
         format!("{} kernels", environment.kernel),
     ];

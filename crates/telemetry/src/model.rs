@@ -6,6 +6,7 @@
 
 mod balance;
 mod communication;
+mod emulated;
 mod latency;
 mod overflow;
 #[cfg(test)]
@@ -46,6 +47,9 @@ pub struct Environment {
     pub kernel: String,
     /// What lay between the endpoints.
     pub network: Network,
+    /// The topology whose links were emulated or simulated, and how far time was stretched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<String>,
     /// Operating system and its release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<String>,

@@ -72,7 +72,7 @@ impl Topology {
         };
         let file: FileText = toml::from_str(text).map_err(|error| reader.syntax(&error))?;
         let devices = devices(&reader, &file.device)?;
-        let tiers = tiers(&reader, file.tier.as_ref(), file.host.len())?;
+        let tiers = tiers(&reader, file.tier.as_ref(), is_alone(&file))?;
         let mut hosts = Vec::new();
         let mut grows = None;
         for (at, host) in file.host.iter().enumerate() {
@@ -106,6 +106,12 @@ impl Topology {
         check(&reader, &file, &mut topology)?;
         Ok(topology)
     }
+}
+
+/// Whether the file has one host and no more, or none at all, which is told later.
+fn is_alone(file: &FileText) -> bool {
+    let one = |host: &Spanned<HostText>| host.get_ref().count.is_none();
+    file.host.len() <= 1 && file.host.iter().all(one)
 }
 
 fn stem(file_name: &str) -> String {

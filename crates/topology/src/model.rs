@@ -97,6 +97,9 @@ pub struct Link {
 pub struct Tiers {
     /// Between two endpoints of one host: loopback, or NVLink. Each endpoint has ports of its own.
     pub host: Link,
+    /// Whether the file says nothing about [`Self::host`], which then has the figures of a usual
+    /// loopback, and links in a real cluster stay the machine's own.
+    pub host_is_usual: bool,
     /// Between two hosts of a rack: their network ports.
     pub rack: Link,
     /// Between two racks; `None` where there is one rack.

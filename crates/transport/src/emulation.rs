@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use expertmesh_topology::{Fabric, Hop, Passage, Port};
+use expertmesh_topology::{Fabric, Hop, Passage, Path, Port, Tier};
 
 pub(crate) use crate::emulation::line::{Line, due};
 pub(crate) use crate::emulation::link::{
@@ -49,6 +49,7 @@ pub(crate) struct Net {
     words: PortWords,
     /// Messages sent so far, by destination: their numbers seed jitter and loss.
     numbers: Vec<AtomicU64>,
+    dilation: f64,
 }
 
 /// The word that holds the network's number; ports follow.
@@ -104,13 +105,39 @@ impl Emulation {
                 boot: boot_id(),
                 words,
                 numbers,
+                dilation: 1.0,
             }),
         })
+    }
+
+    /// The same where the fabric's time is stretched by `dilation`, for those who stretch theirs.
+    #[must_use]
+    pub fn dilated(self, dilation: f64) -> Self {
+        let net = Net {
+            dilation,
+            fabric: self.net.fabric.clone(),
+            boot: self.net.boot.clone(),
+            words: Arc::clone(&self.net.words),
+            numbers: self.net.numbers.iter().map(|_| AtomicU64::new(0)).collect(),
+            me: self.net.me,
+        };
+        Self { net: Arc::new(net) }
+    }
+
+    /// How many times longer everything takes than the topology's file says; 1 in real time.
+    pub fn dilation(&self) -> f64 {
+        self.net.dilation
     }
 
     /// The endpoint that this process is.
     pub fn endpoint(&self) -> u32 {
         self.net.me
+    }
+
+    /// What lies between two endpoints. A path without ports is the machine's own: inside of a host
+    /// whose links the topology does not describe, unless time is stretched.
+    pub fn path(&self, from: u32, to: u32) -> Path {
+        self.net.path(from, to)
     }
 
     /// Hosts, ports and paths.
@@ -154,6 +181,15 @@ impl Net {
                 Ok(_) => return passage,
                 Err(now) => held = now,
             }
+        }
+    }
+
+    fn path(&self, from: u32, to: u32) -> Path {
+        let path = self.fabric.path(from, to);
+        let is_own = self.fabric.topology().tiers.host_is_usual && self.dilation <= 1.0;
+        match path.tier {
+            Tier::Host if is_own => Path::default(),
+            _ => path,
         }
     }
 

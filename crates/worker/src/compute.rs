@@ -7,6 +7,7 @@ use std::sync::Arc;
 use expertmesh_exchange::RowsJob;
 use expertmesh_experts::{Expert, ExpertError, Scratch};
 use expertmesh_kernels::{Format, decode_row, encode_row};
+use expertmesh_transport::monotonic_ns;
 use expertmesh_wire::{BufferPool, FrameWriter};
 use rayon::prelude::*;
 
@@ -94,6 +95,14 @@ pub(crate) fn guarded<R>(work: impl FnOnce() -> Result<R, ExpertError>) -> Resul
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
             Err(format!("it panicked: {}", text.unwrap_or_default()))
         }
+    }
+}
+
+/// Waits until work that began at `started_ns` has taken `factor` times as long as it has.
+pub(crate) fn stretch(started_ns: u64, factor: f64) {
+    if factor > 1.0 {
+        let took = std::time::Duration::from_nanos(monotonic_ns().saturating_sub(started_ns));
+        std::thread::sleep(took.mul_f64(factor - 1.0));
     }
 }
 

@@ -9,7 +9,9 @@ use expertmesh_exchange::{ClockMap, CombineRule};
 use expertmesh_experts::{ComputePool, Expert, ExpertKind, HomeExperts};
 use expertmesh_kernels::{Format, NUMERICS};
 use expertmesh_routing::{FreeExpert, WeightDtype};
-use expertmesh_transport::{LinkOptions, StreamHello, WorkerControl, monotonic_ns, open_stream};
+use expertmesh_transport::{
+    Emulation, LinkOptions, StreamHello, WorkerControl, monotonic_ns, open_stream,
+};
 use expertmesh_wire::{ErrorCode, RemoteError, check_protocol, protocol_version, v1};
 use rayon::prelude::*;
 use tracing::{info, info_span};
@@ -98,7 +100,10 @@ impl WorkerControl for Control {
         let layer = layer(&request, loaded, limit).map_err(|error| error.to_remote())?;
         let mut clocks = vec![ClockMap::unknown(); layer.names.len()];
         clocks[layer.me as usize] = ClockMap::shared();
-        let session = Arc::new(Session::new(layer, self.compute.clone(), clocks));
+        let emulation = self.options.emulation.as_ref();
+        let stretch = emulation.map_or(1.0, Emulation::dilation);
+        let session = Session::new(layer, self.compute.clone(), clocks).stretched(stretch);
+        let session = Arc::new(session);
         let dials = dials(&request);
         self.sessions.insert(Arc::clone(&session), dials);
         info!(

@@ -18,7 +18,7 @@ use expertmesh_wire::{
 use tracing::{debug, debug_span, warn};
 
 use crate::chunks::Chunks;
-use crate::compute::{estimate_ns, guarded, run_batch};
+use crate::compute::{estimate_ns, guarded, run_batch, stretch};
 use crate::floor::Floors;
 use crate::home::HomeSlot;
 
@@ -53,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) watchdog: Watchdog,
     pub(crate) floors: Floors,
     pub(crate) chunks: Chunks,
+    /// How many times longer experts take than they do; 1 in real time.
+    stretch: f64,
     state: Mutex<State>,
     local: Mutex<Local>,
 }
@@ -114,6 +116,7 @@ impl Session {
             watchdog: Watchdog::default(),
             floors: Floors::default(),
             chunks: Chunks::default(),
+            stretch: 1.0,
             local: Mutex::default(),
             state: Mutex::new(State {
                 host: Host::new(BATCH_CHOICES),
@@ -125,6 +128,11 @@ impl Session {
             }),
             layer,
         }
+    }
+
+    /// The same under stretched time.
+    pub(crate) fn stretched(self, stretch: f64) -> Self {
+        Self { stretch, ..self }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -279,7 +287,8 @@ impl Session {
             };
             let cost = batch.iter().map(|one| one.cost_ns).sum();
             let session = Arc::clone(self);
-            if cost <= expertmesh_experts::INLINE_NS {
+            // A stretched batch sleeps, which the IO thread must not.
+            if cost <= expertmesh_experts::INLINE_NS && self.stretch <= 1.0 {
                 session.run(batch);
             } else {
                 self.compute.run(cost, move || {
@@ -298,6 +307,7 @@ impl Session {
         let span = debug_span!(spans::EXPERTS, chunks = jobs.len());
         let work = || run_batch(&jobs, &self.layer.experts, &self.pool);
         let outcome = span.in_scope(|| guarded(work));
+        stretch(started_ns, self.stretch);
         let computed_ns = monotonic_ns();
         self.state().host.on_done();
         match outcome {

@@ -40,6 +40,7 @@ impl ProcessArgs {
             threads: self.threads.unwrap_or_else(|| threads_each(count)),
             patience: self.start_timeout.map_or(PATIENCE, |wait| wait.0),
             log_format,
+            network: None,
         }
     }
 }

@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use expertmesh_exchange::OnLoss;
 use tokio::time::timeout;
 
+use crate::cluster::network::Network;
 use crate::cluster::process::{ChildSpec, Exited, ProcessGroup};
 use crate::cluster::ready::Ready;
 use crate::error::Failure;
 use crate::logging::LogFormat;
-use crate::output::complain;
+use crate::output::{complain, print};
 
 /// Address at which the system chooses a free port.
 pub(crate) const ANY_PORT: &str = "127.0.0.1:0";
@@ -25,7 +27,7 @@ const COORDINATOR: &str = "coordinator";
 const LATE_NEWS: Duration = Duration::from_millis(250);
 
 /// The workers to start.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct WorkerOptions {
     pub(crate) count: NonZeroUsize,
     /// Compute threads of each, and of the coordinator.
@@ -33,6 +35,8 @@ pub(crate) struct WorkerOptions {
     /// Longest wait for all of them to serve.
     pub(crate) patience: Duration,
     pub(crate) log_format: LogFormat,
+    /// Links of a topology between them; `None` for this machine's own.
+    pub(crate) network: Option<Arc<Network>>,
 }
 
 /// A coordinator whose workers are up.
@@ -41,10 +45,11 @@ pub(crate) struct LocalCluster {
     pub(crate) coordinator: Ready,
 }
 
-/// Starts workers on free ports of the loopback interface, `worker-0`, `worker-1`, …
+/// Starts workers on free ports of the loopback interface, `worker-0`, `worker-1`, … Where they have
+/// a network, its links are probed, and what they do is printed.
 ///
 /// # Errors
-/// As [`ProcessGroup::start`].
+/// As [`ProcessGroup::start`], and as [`Network::probe`].
 pub(crate) async fn start_workers(
     group: &mut ProcessGroup,
     options: &WorkerOptions,
@@ -61,12 +66,21 @@ pub(crate) async fn start_workers(
             "--threads",
             &threads,
         ];
+        let mut args = args.map(OsString::from).to_vec();
+        if let Some(network) = &options.network {
+            args.extend(network.flags(index + 1));
+        }
         ChildSpec {
-            args: with_log_format(args.map(OsString::from).to_vec(), options.log_format),
+            args: with_log_format(args, options.log_format),
             name,
         }
     });
-    group.start(specs.collect(), options.patience).await
+    let ready = group.start(specs.collect(), options.patience).await?;
+    if let Some(network) = &options.network {
+        let addresses: Vec<&str> = ready.iter().map(|one| one.address.as_str()).collect();
+        print(&network.probe(&addresses).await?)?;
+    }
+    Ok(ready)
 }
 
 /// Starts workers, and a coordinator on top of them.
@@ -75,7 +89,7 @@ pub(crate) async fn start_workers(
 /// `options.patience` too, for its workers load their experts in that time.
 ///
 /// # Errors
-/// As [`ProcessGroup::start`].
+/// As [`start_workers`].
 pub(crate) async fn start_cluster(
     group: &mut ProcessGroup,
     options: &WorkerOptions,
@@ -88,6 +102,7 @@ pub(crate) async fn start_cluster(
         .to_vec();
     args.push(addresses.join(",").into());
     args.extend(["--threads".into(), options.threads.to_string().into()]);
+    args.extend(options.network.iter().flat_map(|network| network.flags(0)));
     args.extend(coordinator);
     let spec = ChildSpec {
         name: COORDINATOR.to_owned(),

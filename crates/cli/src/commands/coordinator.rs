@@ -12,8 +12,8 @@ use crate::args::model::{Model, ModelArgs};
 use crate::args::own_rule::check_own_rule;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
-use crate::args::values::{at_least_one, whole};
-use crate::cluster::{Ready, Role, die_with_parent};
+use crate::args::values::{at_least_one, parsed, whole};
+use crate::cluster::{Emulated, Ready, Role, die_with_parent};
 use crate::commands::cores;
 use crate::error::Failure;
 use crate::signals::Signals;
@@ -52,6 +52,9 @@ pub(crate) struct CoordinatorArgs {
     /// Process to die with; its launcher says so
     #[arg(long, value_name = "PID", hide = true, value_parser = whole::<u32>)]
     die_with_parent: Option<u32>,
+    /// The emulated network that it is in; its launcher says so
+    #[arg(long, value_name = "PATH:ENDPOINT", hide = true, value_parser = parsed::<Emulated>)]
+    emulated: Option<Emulated>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -71,7 +74,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
         .step
         .resolve(experts, workers, first.dtype, first.seed)?;
     let exit = args.stack.exit(first)?;
-    let options = LinkOptions::default();
+    let options = Emulated::options(args.emulated.as_ref())?;
     // Bound first: a port that is taken is told before the workers load anything.
     let listener = Listener::bind(&args.listen, &options)?;
     let configs = models

@@ -14,6 +14,7 @@ use expertmesh_wire::v1;
 use crate::args::force::{ForceArgs, ForceFlag};
 use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
+use crate::args::network::NetworkArgs;
 use crate::args::own_rule::check_own_rule;
 use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
@@ -43,6 +44,8 @@ use crate::traces::TraceFile;
   expertmesh launch --layers 4 --depth-capacity 0.5 --exit probability:0.9
   expertmesh launch --workload zipf:1.2 --self-test --record-trace routes.moetrace
   expertmesh launch --trace routes.moetrace --exchange star
+  expertmesh launch --topology 10gbe --workers 4
+  expertmesh launch --topology h100 --dilation 200 --workers 4
   expertmesh launch --config cluster/local.toml --workers 2 --stay
 
 A run is a function of its flags: the digest at its end is the same for any number of workers,
@@ -70,6 +73,8 @@ pub(crate) struct LaunchArgs {
     self_test: bool,
     #[command(flatten)]
     processes: ProcessArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -133,7 +138,8 @@ pub(crate) async fn run(args: LaunchArgs, log_format: LogFormat) -> Result<(), F
 }
 
 fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
-    let workers = args.processes.options(log_format);
+    let mut workers = args.processes.options(log_format);
+    workers.network = args.network.resolve(workers.count)?;
     let mut layers = args.stack.layers(&args.model)?;
     check_routes(args, layers.len())?;
     for layer in &layers {
@@ -162,6 +168,7 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         trace: record.map(|file| TraceFile::at(file, None)).transpose()?,
         self_test: args.self_test,
         pictures: args.pictures.check(1)?,
+        network: workers.network.clone(),
     };
     if load.steps == 0 && results.want_routing() {
         return Err(Failure::input(

@@ -5,6 +5,7 @@ mod results;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
@@ -17,12 +18,13 @@ use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
 use crate::args::model::{Model, ModelArgs};
+use crate::args::network::NetworkArgs;
 use crate::args::own_rule::check_own_rule;
 use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
-use crate::cluster::{ProcessGroup, start_cluster, while_all_live};
+use crate::cluster::{Network, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
 use crate::commands::run::agree::agree;
 use crate::commands::run::results::Results;
 use crate::error::Failure;
@@ -69,6 +71,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     processes: ProcessArgs,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     step: StepArgs,
@@ -88,6 +92,7 @@ enum Place {
 struct Own {
     model: Model,
     step: StepOptions,
+    workers: WorkerOptions,
 }
 
 /// What the file holds, and where results go.
@@ -105,7 +110,7 @@ struct Task {
 /// [`Failure`] of the input, the cluster or the step.
 pub(crate) async fn run(args: RunArgs, log_format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::take()?;
-    let place = place(&args)?;
+    let place = place(&args, log_format)?;
     check_place(&args.output)?;
     let record = args.record_trace.as_deref();
     let task = Task {
@@ -119,7 +124,7 @@ pub(crate) async fn run(args: RunArgs, log_format: LogFormat) -> Result<(), Fail
     let work = async {
         match &place {
             Place::Up(address) => on_coordinator(&args, &task, address).await,
-            Place::Own(own) => on_own_cluster(&args, &task, own, &mut group, log_format).await,
+            Place::Own(own) => on_own_cluster(&args, &task, own, &mut group).await,
         }
     };
     let outcome = tokio::select! {
@@ -132,12 +137,13 @@ pub(crate) async fn run(args: RunArgs, log_format: LogFormat) -> Result<(), Fail
 }
 
 /// Decides where the step runs, and opens the layer if that is here.
-fn place(args: &RunArgs) -> Result<Place, Failure> {
+fn place(args: &RunArgs, log_format: LogFormat) -> Result<Place, Failure> {
     if let Some(address) = &args.coordinator {
-        if args.processes != ProcessArgs::default() {
+        let own = args.processes != ProcessArgs::default();
+        if own || args.network != NetworkArgs::default() {
             return Err(Failure::input(
-                "--workers, --threads and --start-timeout are for a cluster of this run's own; \
-                 drop them, or --coordinator",
+                "--workers, --threads, --start-timeout and --topology are for a cluster of this \
+                 run's own; drop them, or --coordinator",
             ));
         }
         return Ok(Place::Up(address.clone()));
@@ -151,11 +157,15 @@ fn place(args: &RunArgs) -> Result<Place, Failure> {
     let model = args.model.resolve()?;
     check_own_rule(model.source.spec(), &args.step, &StackArgs::default())?;
     let experts = model.source.spec().routed_experts();
-    let workers = args.processes.options(LogFormat::default()).count.get();
-    let step = args
-        .step
-        .resolve(experts, workers, model.dtype, model.seed)?;
-    Ok(Place::Own(Box::new(Own { model, step })))
+    let mut workers = args.processes.options(log_format);
+    workers.network = args.network.resolve(workers.count)?;
+    let count = workers.count.get();
+    let step = args.step.resolve(experts, count, model.dtype, model.seed)?;
+    Ok(Place::Own(Box::new(Own {
+        model,
+        step,
+        workers,
+    })))
 }
 
 async fn on_coordinator(args: &RunArgs, task: &Task, address: &str) -> Result<(), Failure> {
@@ -202,6 +212,7 @@ async fn on_coordinator(args: &RunArgs, task: &Task, address: &str) -> Result<()
             seed,
             model,
             shape: None,
+            network: None,
         },
     )
 }
@@ -211,13 +222,16 @@ async fn on_own_cluster(
     task: &Task,
     own: &Own,
     group: &mut ProcessGroup,
-    log_format: LogFormat,
 ) -> Result<(), Failure> {
-    let Own { model, step } = own;
+    let Own {
+        model,
+        step,
+        workers,
+    } = own;
     task.hidden.check_hidden(model.source.spec().hidden)?;
     let mut flags: Vec<OsString> = args.model.to_argv();
     flags.extend(args.step.to_argv());
-    let local = start_cluster(group, &args.processes.options(log_format), flags).await?;
+    let local = start_cluster(group, workers, flags).await?;
     let address = &local.coordinator.address;
     let work = async {
         let client = CoordinatorClient::connect(address, &LinkOptions::default()).await?;
@@ -230,6 +244,7 @@ async fn on_own_cluster(
         seed: model.seed,
         model: model.describe(),
         shape: Some(model.shape(task.hidden.tokens, step.wire_dtype)),
+        network: workers.network.clone(),
     };
     done.tell(task, &cluster, layer)
 }
@@ -239,6 +254,7 @@ struct Layer {
     seed: u64,
     model: String,
     shape: Option<Shape>,
+    network: Option<Arc<Network>>,
 }
 
 /// A step that was run.
@@ -308,18 +324,29 @@ impl Done {
             lanes,
         } = self;
         results.write(&task.output, &task.hidden.shape)?;
-        let Layer { seed, model, shape } = layer;
+        let Layer {
+            seed,
+            model,
+            shape,
+            network,
+        } = layer;
         let input = task.hidden.file.display().to_string();
         let identity = identity(cluster, seed, &model, shape, &input)?;
         let mut run = meter.finish(identity, 0);
         run.losses = results.losses();
+        if let Some(network) = &network {
+            network.mark(&mut run);
+        }
         let mut summary = results.summary(&run, &task.output);
         if let (Some(file), Some(routes)) = (&task.trace, routes) {
             let trace = routes.finish(input, Some(seed))?;
             summary.push_str(&format!("  {:<16}  {}\n", "trace", file.write(&trace)?));
         }
         print(&summary)?;
-        let report = of_run(run, &cluster.endpoints);
+        let mut report = of_run(run, &cluster.endpoints);
+        if let Some(network) = network {
+            network.mark_place(&mut report.environment);
+        }
         task.pictures.write(&report, &[lanes.finish()])?;
         let Some(file) = &task.report else {
             return Ok(());

@@ -3,11 +3,10 @@
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use expertmesh_transport::LinkOptions;
 use expertmesh_worker::{ExpertRegistry, Worker, WorkerConfig};
 
-use crate::args::values::{at_least_one, whole};
-use crate::cluster::{Ready, Role, die_with_parent};
+use crate::args::values::{at_least_one, parsed, whole};
+use crate::cluster::{Emulated, Ready, Role, die_with_parent};
 use crate::commands::cores;
 use crate::error::Failure;
 use crate::signals::Signals;
@@ -35,6 +34,9 @@ pub(crate) struct WorkerArgs {
     /// Process to die with; its launcher says so
     #[arg(long, value_name = "PID", hide = true, value_parser = whole::<u32>)]
     die_with_parent: Option<u32>,
+    /// The emulated network that it is in; its launcher says so
+    #[arg(long, value_name = "PATH:ENDPOINT", hide = true, value_parser = parsed::<Emulated>)]
+    emulated: Option<Emulated>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -48,7 +50,7 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<(), Failure> {
         name: args.name.clone(),
         listen: args.listen,
         threads: args.threads.unwrap_or_else(cores).get(),
-        options: LinkOptions::default(),
+        options: Emulated::options(args.emulated.as_ref())?,
         registry: ExpertRegistry::default(),
     })?;
     // Connections queue from here on: whoever reads the line may dial.

@@ -184,6 +184,7 @@ fn sample_report() -> Report {
         cores: 1,
         kernel: String::new(),
         network: Network::Loopback,
+        topology: None,
         os: Some(String::new()),
         cpu: Some(String::new()),
     });

@@ -134,6 +134,7 @@ pub(crate) fn report(runs: Vec<Run>) -> Report {
         cores: 8,
         kernel: "avx512f".to_owned(),
         network: Network::Loopback,
+        topology: None,
         os: Some("Linux 6.8.0".to_owned()),
         cpu: None,
     };

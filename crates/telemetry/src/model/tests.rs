@@ -8,6 +8,7 @@ fn environment() -> Environment {
         cores: 2,
         kernel: "avx2+fma".to_owned(),
         network: Network::Loopback,
+        topology: None,
         os: None,
         cpu: None,
     }
@@ -285,4 +286,28 @@ fn an_open_load_keeps_its_schedule_beside_what_was_achieved() {
         (Some(60.0), Some(15.0))
     );
     assert_eq!(Load::closed(0, 0, 0.0).achieved_per_s, None);
+}
+
+#[test]
+fn an_emulated_run_has_the_times_of_its_topology() {
+    let measured = sample(ExchangeKind::AllToAll);
+    let mut run = measured.clone();
+    run.emulate(10.0);
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-9 * b.abs();
+    assert!(close(
+        run.latency_us.step.mean * 10.0,
+        measured.latency_us.step.mean
+    ));
+    assert!(close(
+        run.latency_us.exchange.max * 10.0,
+        measured.latency_us.exchange.max
+    ));
+    let rate = |run: &Run| run.communication.algbw_gbps.unwrap();
+    assert!(close(rate(&run), 10.0 * rate(&measured)));
+    assert_eq!(run.source_of("latency_us.step"), Some(Source::Emulated));
+    assert_eq!(run.source_of("overflow.dropped"), Some(Source::Measured));
+    assert_eq!(
+        run.communication.matrix_bytes,
+        measured.communication.matrix_bytes
+    );
 }

@@ -160,6 +160,11 @@ fn presets_grow_to_any_number_of_workers_and_state_their_sources() {
         let topology = Topology::preset(name).unwrap();
         let fabric = Fabric::new(&topology, 64).unwrap();
         assert_eq!(fabric.endpoints(), 65, "{name}");
+        assert_eq!(
+            topology.tiers.host_is_usual,
+            !name.starts_with('h'),
+            "{name}"
+        );
         assert!(
             topology
                 .devices

@@ -116,7 +116,7 @@ impl Link {
 
     fn path(&self, from: u32, to: u32) -> Path {
         match self.shaping {
-            Shaping::Full | Shaping::Quiet => self.net.fabric.path(from, to),
+            Shaping::Full | Shaping::Quiet => self.net.path(from, to),
             Shaping::Bare => Path::default(),
         }
     }

@@ -20,6 +20,7 @@ use expertmesh_transport::LinkOptions;
 use ndarray::ArcArray2;
 
 use crate::args::model::{Model, ModelArgs};
+use crate::args::network::NetworkArgs;
 use crate::args::own_rule::check_own_rule;
 use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
@@ -87,6 +88,8 @@ pub(crate) struct DispatchArgs {
     #[command(flatten)]
     processes: ProcessArgs,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     step: StepArgs,
@@ -145,6 +148,10 @@ pub(crate) async fn run(mut args: DispatchArgs, log_format: LogFormat) -> Result
     };
     group.stop().await;
     let (mut measured, environment) = outcome?;
+    if let Some(network) = &plan.workers.network {
+        let runs = measured.iter_mut().filter_map(|one| one.run.as_mut());
+        runs.for_each(|run| network.mark(run));
+    }
     let points: Vec<Point> = measured
         .iter()
         .zip(&plan.workloads)
@@ -176,6 +183,9 @@ pub(crate) async fn run(mut args: DispatchArgs, log_format: LogFormat) -> Result
     for one in measured {
         whole.runs.extend(one.run);
         lanes.push(one.lanes);
+    }
+    if let Some(network) = &plan.workers.network {
+        network.mark_place(&mut whole.environment);
     }
     if let Some(file) = report {
         file.write(&whole)?;
@@ -225,7 +235,8 @@ fn limits(args: &DispatchArgs) -> Result<Vec<Option<f64>>, Failure> {
 }
 
 fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
-    let workers = args.processes.options(log_format);
+    let mut workers = args.processes.options(log_format);
+    workers.network = args.network.resolve(workers.count)?;
     let model = args.model.resolve()?;
     let spec = model.source.spec();
     check_own_rule(spec, &args.step, &StackArgs::default())?;
@@ -320,7 +331,10 @@ fn config(plan: &Plan, workers: Vec<String>) -> CoordinatorConfig {
         chunk_bytes: step.chunk_bytes,
         credits: step.credits,
         threads: plan.workers.threads.get(),
-        options: LinkOptions::default(),
+        options: match &plan.workers.network {
+            Some(network) => network.options(),
+            None => LinkOptions::default(),
+        },
     }
 }
 

@@ -1,12 +1,14 @@
 //! What a launch prints and writes when it has driven its load.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use expertmesh_bench::drive::Driven;
 use expertmesh_bench::workload::{SelfTest, Workload};
 use expertmesh_report::terminal;
 use expertmesh_wire::v1;
 
+use crate::cluster::Network;
 use crate::error::Failure;
 use crate::output::print;
 use crate::pictures::Pictures;
@@ -25,6 +27,8 @@ pub(super) struct Results {
     pub(super) self_test: bool,
     /// Pages and lanes.
     pub(super) pictures: Pictures,
+    /// What lay between the processes.
+    pub(super) network: Option<Arc<Network>>,
 }
 
 // === impl Results ===
@@ -47,12 +51,18 @@ impl Results {
         cluster: &v1::ClusterReply,
     ) -> Result<(), Failure> {
         let Driven {
-            run,
+            mut run,
             skew,
             trace,
             lanes,
         } = driven;
-        let report = of_run(run, &cluster.endpoints);
+        if let Some(network) = &self.network {
+            network.mark(&mut run);
+        }
+        let mut report = of_run(run, &cluster.endpoints);
+        if let Some(network) = &self.network {
+            network.mark_place(&mut report.environment);
+        }
         let mut page = terminal(&report);
         let mut line = |name: &str, value: &str| {
             let _ = writeln!(page, "  {name:<LABEL$}  {value}");

@@ -1,0 +1,193 @@
+//! The emulated network of a cluster on this machine.
+//!
+//! The launcher makes a file that has no name: the words that all endpoints share, and behind them
+//! the topology as it was read, so that every process sees the same. Children open it through the
+//! launcher's descriptor; it is gone when the last of them is, however they end.
+
+mod namespaces;
+mod probe;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use expertmesh_kernels::SharedWords;
+use expertmesh_telemetry::{self as telemetry, Environment, Run};
+use expertmesh_topology::{Fabric, Topology};
+use expertmesh_transport::{Emulation, LinkOptions, PortWords, monotonic_ns};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+pub(crate) use crate::cluster::network::namespaces::namespaces_missing;
+
+use crate::error::Failure;
+
+/// A network, as its launcher holds it.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// Keeps the descriptor open that children find the network through.
+    file: File,
+    /// As the topology says, in its own time.
+    asked: Fabric,
+    dilation: f64,
+    /// Share by which a probe may be off.
+    tolerance: f64,
+    /// Of the launcher, in the coordinator's place.
+    options: LinkOptions,
+}
+
+/// Where a child finds the network, and who it is in it: `PATH:ENDPOINT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Emulated {
+    path: PathBuf,
+    endpoint: u32,
+}
+
+/// Name of the flag that holds an [`Emulated`].
+const FLAG: &str = "--emulated";
+/// Bytes behind the topology's text: its length, the number of workers, the dilation.
+const TRAILER: usize = 24;
+
+// === impl Network ===
+
+impl Network {
+    /// # Errors
+    /// [`Failure::Input`] for a topology that does not fit `workers` workers or that links cannot
+    /// honour, [`Failure::Run`] if the system gives no memory.
+    pub(crate) fn new(
+        topology: Topology,
+        dilation: f64,
+        tolerance: f64,
+        workers: usize,
+    ) -> Result<Self, Failure> {
+        let asked = Fabric::new(&topology, workers)?;
+        let fabric = Fabric::new(&topology.dilated(dilation), workers)?;
+        let refused = |error| Failure::run(format!("cannot share a network: {error}"));
+        let needed = Emulation::words_for(&fabric);
+        let made = memfd_create("expertmesh-network", MemfdFlags::CLOEXEC);
+        let file = File::from(made.map_err(|error| refused(error.into()))?);
+        let mut rest = topology.origin.text.clone().into_bytes();
+        let fields = [rest.len() as u64, workers as u64, dilation.to_bits()];
+        rest.extend(fields.into_iter().flat_map(u64::to_le_bytes));
+        let written = file.write_all_at(&rest, 8 * needed as u64);
+        written.map_err(refused)?;
+        let words = SharedWords::map(&file, needed).map_err(refused)?;
+        // Tells this network from others of the machine; never 0, which no clock shows.
+        words.as_ref()[0].store(monotonic_ns().max(1), Ordering::Release);
+        Ok(Self {
+            options: options(fabric, 0, Arc::new(words), dilation)?,
+            file,
+            asked,
+            dilation,
+            tolerance,
+        })
+    }
+
+    /// The flags that make a child endpoint `endpoint` of this network.
+    pub(crate) fn flags(&self, endpoint: usize) -> [OsString; 2] {
+        let (pid, fd) = (std::process::id(), self.file.as_raw_fd());
+        [
+            FLAG.into(),
+            format!("/proc/{pid}/fd/{fd}:{endpoint}").into(),
+        ]
+    }
+
+    /// Links of this process, which is then the coordinator.
+    pub(crate) fn options(&self) -> LinkOptions {
+        self.options.clone()
+    }
+
+    /// Says that `run` was taken over these links, and turns its times into the topology's.
+    pub(crate) fn mark(&self, run: &mut Run) {
+        run.emulate(self.dilation);
+    }
+
+    /// Says the same of the place.
+    pub(crate) fn mark_place(&self, environment: &mut Environment) {
+        environment.network = telemetry::Network::Emulated;
+        environment.topology = Some(self.describe());
+    }
+
+    /// "h100, 2 hosts, dilation 50".
+    fn describe(&self) -> String {
+        let used = self.asked.workers_by_host();
+        let used = used.iter().filter(|workers| !workers.is_empty()).count();
+        let hosts = if used == 1 { "host" } else { "hosts" };
+        let mut text = format!("{}, {used} {hosts}", self.asked.topology().name);
+        if self.dilation > 1.0 {
+            text.push_str(&format!(", dilation {}", self.dilation));
+        }
+        text
+    }
+}
+
+fn options(
+    fabric: Fabric,
+    endpoint: u32,
+    words: PortWords,
+    dilation: f64,
+) -> Result<LinkOptions, Failure> {
+    let emulation = Emulation::new(fabric, endpoint, words)?;
+    Ok(LinkOptions {
+        emulation: Some(emulation.dilated(dilation)),
+        ..LinkOptions::default()
+    })
+}
+
+// === impl Emulated ===
+
+impl Emulated {
+    /// Links of the process that was given `flag`; the machine's own without one.
+    ///
+    /// # Errors
+    /// [`Failure::Run`] if the launcher's network cannot be opened.
+    pub(crate) fn options(flag: Option<&Self>) -> Result<LinkOptions, Failure> {
+        match flag {
+            Some(flag) => flag.open(),
+            None => Ok(LinkOptions::default()),
+        }
+    }
+
+    fn open(&self) -> Result<LinkOptions, Failure> {
+        let at = self.path.display();
+        let refused = |error| Failure::run(format!("cannot open the network at {at}: {error}"));
+        let broken = || Failure::run(format!("{at} holds no network"));
+        let all = std::fs::read(&self.path).map_err(refused)?;
+        let (rest, trailer) = all.split_last_chunk::<TRAILER>().ok_or_else(broken)?;
+        let field = |at: usize| {
+            let bytes = trailer.get(8 * at..8 * at + 8)?.try_into().ok()?;
+            Some(u64::from_le_bytes(bytes))
+        };
+        let count = |at: usize| usize::try_from(field(at)?).ok();
+        let (length, workers) = count(0).zip(count(1)).ok_or_else(broken)?;
+        let dilation = field(2).map(f64::from_bits).ok_or_else(broken)?;
+        let start = rest.len().checked_sub(length).ok_or_else(broken)?;
+        let text = std::str::from_utf8(&rest[start..]).map_err(|_| broken())?;
+        let topology = Topology::parse(text, "topology")?;
+        let fabric = Fabric::new(&topology.dilated(dilation), workers)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(&self.path)
+            .map_err(refused)?;
+        let words = SharedWords::map(&file, Emulation::words_for(&fabric)).map_err(refused)?;
+        options(fabric, self.endpoint, Arc::new(words), dilation)
+    }
+}
+
+impl FromStr for Emulated {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected PATH:ENDPOINT, as a launcher gives it".to_owned();
+        let (path, endpoint) = text.rsplit_once(':').ok_or_else(expected)?;
+        Ok(Self {
+            path: path.into(),
+            endpoint: endpoint.parse().map_err(|_| expected())?,
+        })
+    }
+}
