@@ -12,7 +12,7 @@ mod runs;
 mod tests;
 
 pub use highest::{MAX_HIGHEST, MAX_WIDTH, highest, rank};
-pub use runs::{MAX_RUNS, Runs, keep_runs, two_highest};
+pub use runs::{MAX_RUNS, Runs, highest_of_runs, two_highest};
 
 use crate::isa::for_every_isa;
 use crate::math;
@@ -45,14 +45,14 @@ for_every_isa! {
 
 for_every_isa! {
     /// `scores` = [`sigmoid`](math::sigmoid) of `values`. Asks memory for `next`, which will be read
-    /// soon, on the way.
+    /// soon, on the way. `most` is the [`magnitude`] of `values`, or more.
     ///
     /// # Panics
     ///
     /// If there are not as many `scores` as `values`.
-    pub fn sigmoid(values: &[f32], scores: &mut [f32], next: &[f32]) {
+    pub fn sigmoid(values: &[f32], most: f32, scores: &mut [f32], next: &[f32]) {
         assert_eq!(values.len(), scores.len(), "values and scores");
-        if magnitude_of(values) <= math::NORMAL {
+        if most <= math::NORMAL {
             line_by_line(values, scores, next, math::sigmoid_normal);
         } else {
             line_by_line(values, scores, next, math::sigmoid);

@@ -9,7 +9,10 @@ mod highest;
 mod pairs;
 mod steps;
 
-use expertmesh_kernels::{Format, math, round_bf16, rows::add_bias};
+use expertmesh_kernels::{
+    Format, math, round_bf16,
+    rows::{add_bias, magnitude},
+};
 
 use crate::{
     bias::BiasUpdate,
@@ -21,11 +24,11 @@ pub(crate) use given::group_rank;
 use highest::top_k_rows;
 pub(crate) use highest::{TopScratch, top_k};
 pub(crate) use steps::check_bias;
-use steps::{GroupScratch, first_not_finite, keep_groups, normalise, score};
+use steps::{GroupScratch, first_not_finite, normalise, score, top_k_in_groups};
 
 /// Logits of the rows that go through the steps together, if a row is not longer: with their scores
-/// and keys, and the logits after them, 16 KiB: a third of a first cache.
-const BLOCK: usize = 1024;
+/// and keys, and the logits after them, 32 KiB: a first cache.
+const BLOCK: usize = 2048;
 
 /// A router without its product: everything that happens to logits.
 #[derive(Debug, Clone)]
@@ -139,12 +142,13 @@ impl Selector {
             .chunks_mut(rows * k)
             .zip(weights.chunks_mut(rows * k));
         for (block, (logits, (experts, weights))) in blocks.zip(slots).enumerate() {
-            let bad = first_not_finite(logits);
+            let most = magnitude(logits);
+            let bad = first_not_finite(logits, most);
             // Rows before a bad one have their answers, or their errors, as if they were alone.
             let good = bad.map_or(logits.len(), |at| at - at % e) / e;
             let (experts, weights) = (&mut experts[..good * k], &mut weights[..good * k]);
             let next = following.next().unwrap_or_default();
-            self.choose(&logits[..good * e], experts, scratch, next);
+            self.choose(&logits[..good * e], most, experts, scratch, next);
             self.weigh(&logits[..good * e], experts, weights, scratch);
             let token = block * rows;
             if let Some(choice) = weights.iter().position(|weight| !weight.is_finite()) {
@@ -165,11 +169,12 @@ impl Selector {
         Ok(())
     }
 
-    /// Fills the `experts` of a few rows and leaves their scores in `scratch`. `next` are the
-    /// logits after them.
+    /// Fills the `experts` of a few rows, whose logits have no magnitude above `most`, and leaves
+    /// their scores in `scratch`. `next` are the logits after them.
     fn choose(
         &self,
         logits: &[f32],
+        most: f32,
         experts: &mut [u32],
         scratch: &mut SelectScratch,
         next: &[f32],
@@ -182,7 +187,7 @@ impl Selector {
         } = scratch;
         let (e, k) = (self.config.experts, self.config.top_k);
         scores.resize(logits.len(), 0.0);
-        score(logits, e, &self.config, scores, next);
+        score(logits, most, e, &self.config, scores, next);
 
         let unlimited = match self.config.select {
             Select::Logit => logits,
@@ -204,10 +209,10 @@ impl Selector {
             Some(bias) => add_bias(unlimited, bias, keys),
             None => keys.copy_from_slice(unlimited),
         }
-        if let Some(groups) = &self.config.groups {
-            keep_groups(groups, keys, e, limits, top);
+        match &self.config.groups {
+            Some(groups) => top_k_in_groups(groups, keys, e, k, experts, limits, top),
+            None => top_k_rows(keys, e, k, experts, top),
         }
-        top_k_rows(keys, e, k, experts, top);
     }
 
     /// Weights of the chosen `experts` of a few rows, from the scores that

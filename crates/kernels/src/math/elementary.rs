@@ -29,11 +29,12 @@ pub fn exp(x: f32) -> f32 {
 pub(crate) const NORMAL: f32 = 86.0;
 
 /// [`exp`], to the bit, for `-NORMAL <= x <= NORMAL`: the result is a normal number, so it needs no
-/// ends and one factor.
+/// ends and no multiplication.
 #[inline(always)]
 pub(crate) fn exp_normal(x: f32) -> f32 {
     let (p, n) = reduced(x);
-    p * power_of_two(n)
+    // Neither p nor the product is subnormal: its exponent is moved.
+    f32::from_bits(p.to_bits().wrapping_add(n.cast_unsigned() << 23))
 }
 
 /// `p` and `n` with `eˣ = p · 2ⁿ` and `√½ <= p <= √2`, but for rounding.

@@ -67,8 +67,22 @@ fn rows_of<L: Lanes, const WORDS: usize, const COLUMNS: usize>(
     }
 }
 
+/// [`highest`] for one row.
 #[inline(always)]
 fn select<L: Lanes, const WORDS: usize, const COLUMNS: usize>(
+    row: &[[f32; WORD]; WORDS],
+    indices: &mut [u32],
+) {
+    let (chunks, _) = row.as_flattened().as_chunks::<LANES>();
+    if COLUMNS == LANES && L::pick(chunks, indices) {
+        return;
+    }
+    by_words::<L, WORDS, COLUMNS>(row, indices);
+}
+
+/// [`select`] for every instruction set and any keys.
+#[inline(always)]
+fn by_words<L: Lanes, const WORDS: usize, const COLUMNS: usize>(
     row: &[[f32; WORD]; WORDS],
     indices: &mut [u32],
 ) {

@@ -3,10 +3,13 @@
 //! Plain Rust has no word for it, and what compilers make of a loop is many times slower; so each
 //! instruction set has its own, and the kernels around them are generic.
 
-use super::higher;
+use super::{Runs, higher};
 
 /// Keys that are compared by one call.
 pub(super) const LANES: usize = 16;
+
+/// Rows that go through [`Lanes::pick_of_runs`] together.
+pub(super) const TOGETHER: usize = 8;
 
 /// The comparisons of one instruction set. No key is NaN.
 pub(super) trait Lanes {
@@ -26,6 +29,31 @@ pub(super) trait Lanes {
             }
         }
         columns
+    }
+
+    /// The first `indices.len()` places of the order of `row`'s keys, the highest first, if they are
+    /// soon found: no two of them equal, and few other keys that come close. Else false.
+    #[inline(always)]
+    fn pick(row: &[[f32; LANES]], indices: &mut [u32]) -> bool {
+        let _ = (row, indices);
+        false
+    }
+
+    /// Whether [`pick_of_runs`](Self::pick_of_runs) ever finds an answer.
+    const PICKS_OF_RUNS: bool = false;
+
+    /// As [`pick`](Self::pick) for at most [`TOGETHER`] rows and the best of their runs of `LINES`
+    /// lines, as [`highest_of_runs`](super::highest_of_runs) finds them: of every row that has its
+    /// answer the bits of the runs that stay.
+    #[inline(always)]
+    fn pick_of_runs<const LINES: usize>(
+        rows: &[[[f32; LANES]; LINES]],
+        runs: &Runs,
+        k: usize,
+        indices: &mut [u32],
+    ) -> [Option<u8>; TOGETHER] {
+        let _ = (rows, runs, k, indices);
+        [None; TOGETHER]
     }
 
     /// For every key the number of `keys` that are higher, `N` being 16 or 32.
@@ -108,130 +136,7 @@ fn bits(keys: &[f32; LANES], is: impl Fn(f32) -> bool) -> u16 {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code, reason = "vector loads and CPU features")]
-pub(super) mod x86 {
-    use std::arch::x86_64::{
-        _CMP_GE_OQ, _CMP_GT_OQ, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_movemask_ps, _mm256_set1_ps,
-        _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_mask_sub_epi32, _mm512_max_ps,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_ps,
-        _mm512_storeu_si512,
-    };
-
-    use std::hint::black_box;
-
-    use super::{LANES, Lanes};
-
-    /// Named by functions alone that `for_every_lanes` compiles for AVX-512.
-    pub(in crate::rows) struct Avx512;
-    /// Named by functions alone that `for_every_lanes` compiles for AVX2.
-    pub(in crate::rows) struct Avx2;
-
-    impl Lanes for Avx512 {
-        #[inline(always)]
-        fn reach(keys: &[f32; LANES], other: f32) -> u16 {
-            // SAFETY: who names this type was compiled for AVX-512F.
-            unsafe { compare_16::<_CMP_GE_OQ>(keys, other) }
-        }
-
-        #[inline(always)]
-        fn exceed(keys: &[f32; LANES], other: f32) -> u16 {
-            // SAFETY: as above.
-            unsafe { compare_16::<_CMP_GT_OQ>(keys, other) }
-        }
-
-        #[inline(always)]
-        fn columns(row: &[[f32; LANES]]) -> [f32; LANES] {
-            // SAFETY: as above.
-            unsafe { columns_16(row) }
-        }
-
-        #[inline(always)]
-        fn count_higher<const N: usize>(keys: &[f32; N]) -> [u32; N] {
-            // SAFETY: as above.
-            unsafe { count_higher_16(keys) }
-        }
-    }
-
-    impl Lanes for Avx2 {
-        #[inline(always)]
-        fn reach(keys: &[f32; LANES], other: f32) -> u16 {
-            // SAFETY: who names this type was compiled for AVX2.
-            unsafe { compare_twice_8::<_CMP_GE_OQ>(keys, other) }
-        }
-
-        #[inline(always)]
-        fn exceed(keys: &[f32; LANES], other: f32) -> u16 {
-            // SAFETY: as above.
-            unsafe { compare_twice_8::<_CMP_GT_OQ>(keys, other) }
-        }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn compare_16<const HOW: i32>(keys: &[f32; LANES], other: f32) -> u16 {
-        // SAFETY: an array of 16 floats is as long as the load.
-        let keys = unsafe { _mm512_loadu_ps(keys.as_ptr()) };
-        _mm512_cmp_ps_mask::<HOW>(keys, _mm512_set1_ps(other))
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn columns_16(row: &[[f32; LANES]]) -> [f32; LANES] {
-        // Two chains, because each maximum waits for the one before it.
-        let mut highest = [_mm512_set1_ps(f32::NEG_INFINITY); 2];
-        let (pairs, last) = row.as_chunks::<2>();
-        for pair in pairs {
-            for (highest, keys) in highest.iter_mut().zip(pair) {
-                // SAFETY: an array of 16 floats is as long as the load.
-                *highest = _mm512_max_ps(*highest, unsafe { _mm512_loadu_ps(keys.as_ptr()) });
-            }
-        }
-        for keys in last {
-            // SAFETY: as above.
-            highest[0] = _mm512_max_ps(highest[0], unsafe { _mm512_loadu_ps(keys.as_ptr()) });
-        }
-        let mut columns = [0.0; LANES];
-        // SAFETY: an array of 16 floats is as long as the store.
-        unsafe { _mm512_storeu_ps(columns.as_mut_ptr(), _mm512_max_ps(highest[0], highest[1])) };
-        columns
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn count_higher_16<const N: usize>(keys: &[f32; N]) -> [u32; N] {
-        // From memory a key is broadcast by its load; the compiler would spare the load, and spend
-        // two shuffles instead.
-        let keys = black_box(keys);
-        let mut counts = [0; N];
-        let (chunks, _) = keys.as_chunks::<LANES>();
-        for (counts, chunk) in counts.as_chunks_mut::<LANES>().0.iter_mut().zip(chunks) {
-            // SAFETY: an array of 16 floats is as long as the load.
-            let chunk = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
-            let mut higher = _mm512_setzero_si512();
-            for &key in keys {
-                let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(_mm512_set1_ps(key), chunk);
-                higher = _mm512_mask_sub_epi32(higher, mask, higher, _mm512_set1_epi32(-1));
-            }
-            // SAFETY: an array of 16 words is as long as the store.
-            unsafe { _mm512_storeu_si512(counts.as_mut_ptr().cast(), higher) };
-        }
-        counts
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn compare_twice_8<const HOW: i32>(keys: &[f32; LANES], other: f32) -> u16 {
-        let other = _mm256_set1_ps(other);
-        let mut bits = 0_u32;
-        for (at, half) in keys.as_chunks::<8>().0.iter().enumerate() {
-            // SAFETY: an array of 8 floats is as long as the load.
-            let half = unsafe { _mm256_loadu_ps(half.as_ptr()) };
-            let mask = _mm256_movemask_ps(_mm256_cmp_ps::<HOW>(half, other));
-            bits |= mask.cast_unsigned() << (8 * at);
-        }
-        bits as u16
-    }
-}
+pub(super) mod x86;
 
 /// As `for_every_isa`, for a body that is generic over its [`Lanes`].
 macro_rules! for_every_lanes {

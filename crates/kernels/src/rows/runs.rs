@@ -1,12 +1,13 @@
 //! The best runs of neighbours in a row.
 
-use super::lanes::{for_each_place, for_every_lanes};
+use super::highest::{MAX_HIGHEST, MAX_WIDTH, highest};
+use super::lanes::{LANES, Lanes, Portable, TOGETHER, for_each_place, for_every_lanes};
 use super::{higher, lower};
 
 /// A row has at most this many runs.
 pub const MAX_RUNS: usize = 16;
 
-/// How the rows of [`keep_runs`] are cut into runs, and which of them stay.
+/// How the rows of [`highest_of_runs`] are cut into runs, and which of them stay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Runs {
     /// Runs of a row, all of one length; 1 to [`MAX_RUNS`].
@@ -22,66 +23,155 @@ pub struct Runs {
 /// Keys that go through a tournament together: so many that its last rounds still fill registers.
 const PIECE: usize = 1024;
 
-/// Runs of a piece at most: none has fewer than 8 keys.
+/// Runs of a piece at most: none has fewer than 8 keys, or the piece is one row.
 const PIECE_RUNS: usize = PIECE / 8;
 
 for_every_lanes! {
-    /// Ranks the runs of every row of `width` keys, and overwrites the keys of those that are not
-    /// among the best; ties stay with the lower run. `kept` `[rows, n]` says which were.
+    /// Ranks the runs of every row of `width` keys, and fills `indices` `[rows, k]` with the indices
+    /// of the `k` highest keys after those of all but the best runs have become `fill`: highest
+    /// first, ties to the lower run and the lower index. `kept` `[rows, n]` says which runs stayed.
     ///
     /// No key is NaN, and no two of a run add up to NaN.
     ///
     /// # Panics
     ///
-    /// If the shapes do not fit each other.
-    pub fn keep_runs<L>(keys: &mut [f32], width: usize, runs: &Runs, kept: &mut [bool]) {
-        let Runs { n, keep, by_two, .. } = *runs;
+    /// If `width` is above [`MAX_WIDTH`], `k` is 0, above [`MAX_HIGHEST`] or above `width`, or the
+    /// shapes do not fit each other.
+    pub fn highest_of_runs<L>(
+        keys: &[f32],
+        width: usize,
+        k: usize,
+        runs: &Runs,
+        kept: &mut [bool],
+        indices: &mut [u32],
+    ) {
+        let n = runs.n;
         assert!((1..=MAX_RUNS).contains(&n) && width.is_multiple_of(n), "{n} runs of {width} keys");
-        let size = width / n;
-        let plays = size.is_power_of_two() && (8..=64).contains(&size) && width <= PIECE;
-        let rows = if plays { PIECE / width } else { 1 };
-        for (keys, kept) in keys.chunks_mut(rows * width).zip(kept.chunks_mut(rows * n)) {
-            let mut ranks = [f32::NEG_INFINITY; PIECE_RUNS];
-            if plays {
-                let (first, second) = tournament(keys, size);
-                for ((rank, first), second) in ranks.iter_mut().zip(first).zip(second) {
-                    *rank = if by_two { first + second } else { first };
+        assert!((1..=MAX_WIDTH).contains(&width), "rows of {width} keys");
+        assert!((1..=MAX_HIGHEST.min(width)).contains(&k), "{k} of {width}");
+        let rows = keys.len() / width;
+        let shapes = (rows * width, rows * n, rows * k);
+        assert_eq!(shapes, (keys.len(), kept.len(), indices.len()), "rows");
+        match width / n {
+            16 => of_lines::<L, 1>(keys, width, k, runs, kept, indices),
+            32 => of_lines::<L, 2>(keys, width, k, runs, kept, indices),
+            64 => of_lines::<L, 4>(keys, width, k, runs, kept, indices),
+            _ => of_any::<L>(keys, width, k, runs, kept, indices),
+        }
+    }
+}
+
+/// [`highest_of_runs`] for runs of `LINES` lines.
+#[inline(always)]
+fn of_lines<L: Lanes, const LINES: usize>(
+    keys: &[f32],
+    width: usize,
+    k: usize,
+    runs: &Runs,
+    kept: &mut [bool],
+    indices: &mut [u32],
+) {
+    if !L::PICKS_OF_RUNS || runs.n > 8 || runs.keep >= runs.n {
+        return of_any::<L>(keys, width, k, runs, kept, indices);
+    }
+    let (lines, _) = keys.as_chunks::<LANES>().0.as_chunks::<LINES>();
+    let n = runs.n;
+    let blocks = lines
+        .chunks(TOGETHER * n)
+        .zip(kept.chunks_mut(TOGETHER * n));
+    for ((rows, kept), indices) in blocks.zip(indices.chunks_mut(TOGETHER * k)) {
+        let answers = L::pick_of_runs(rows, runs, k, indices);
+        let rows = rows.chunks_exact(n).zip(kept.chunks_exact_mut(n));
+        let rows = rows.zip(indices.chunks_exact_mut(k));
+        for (((row, kept), indices), answer) in rows.zip(answers) {
+            if let Some(bits) = answer {
+                for (run, kept) in kept.iter_mut().enumerate() {
+                    *kept = bits >> run & 1 != 0;
                 }
             } else {
-                for (rank, run) in ranks.iter_mut().zip(keys.chunks_exact(size)) {
-                    let (first, second) = two_highest(run);
-                    *rank = if by_two { first + second } else { first };
-                }
-            }
-            let rows = keys.chunks_exact_mut(width).zip(ranks.chunks_exact(n));
-            for ((keys, ranks), kept) in rows.zip(kept.chunks_exact_mut(n)) {
-                let mut padded = [f32::NEG_INFINITY; MAX_RUNS];
-                padded[..n].copy_from_slice(ranks);
-                let mut stays = L::count_higher(&padded).map(|higher| (higher as usize) < keep);
-                if stays[..n].iter().filter(|stays| **stays).count() != keep {
-                    // Equal ranks share a place; who comes first must be asked.
-                    for_each_place::<L, MAX_RUNS>(&padded, |place, run| stays[run] = place < keep);
-                }
-                kept.copy_from_slice(&stays[..n]);
-                overwrite(keys, size, kept, runs.fill);
+                let row = row.as_flattened().as_flattened();
+                equal_or_many(row, k, runs, kept, indices);
             }
         }
     }
 }
 
-/// Overwrites the runs that are not kept. Which they are is as good as random, so that asking for
-/// each would be a mispredicted branch for each.
+/// One row with equal keys, or many that are nearly as high as the highest.
+#[cold]
+#[inline(never)]
+fn equal_or_many(keys: &[f32], k: usize, runs: &Runs, kept: &mut [bool], indices: &mut [u32]) {
+    of_any::<Portable>(keys, keys.len(), k, runs, kept, indices);
+}
+
+/// [`highest_of_runs`] for every instruction set and any keys.
 #[inline(always)]
-fn overwrite(keys: &mut [f32], size: usize, kept: &[bool], fill: f32) {
-    for (run, &kept) in keys.chunks_exact_mut(size).zip(kept) {
-        let mask = 0_u32.wrapping_sub(u32::from(kept));
-        let fill = fill.to_bits() & !mask;
-        let masked = |key: &mut f32| *key = f32::from_bits(key.to_bits() & mask | fill);
-        let (lines, rest) = run.as_chunks_mut::<16>();
-        for line in lines {
-            line.iter_mut().for_each(masked);
+fn of_any<L: Lanes>(
+    keys: &[f32],
+    width: usize,
+    k: usize,
+    runs: &Runs,
+    kept: &mut [bool],
+    indices: &mut [u32],
+) {
+    let Runs {
+        n,
+        keep,
+        by_two,
+        fill,
+    } = *runs;
+    let size = width / n;
+    let rank = |first: f32, second: f32| if by_two { first + second } else { first };
+    let plays = size.is_power_of_two() && (8..=64).contains(&size);
+    let rows = if plays { PIECE / width } else { 1 };
+    let pieces = keys.chunks(rows * width).zip(kept.chunks_mut(rows * n));
+    for ((keys, kept), indices) in pieces.zip(indices.chunks_mut(rows * k)) {
+        let mut ranks = [f32::NEG_INFINITY; PIECE_RUNS];
+        if plays {
+            let (first, second) = tournament(keys, size);
+            for ((to, first), second) in ranks.iter_mut().zip(first).zip(second) {
+                *to = rank(first, second);
+            }
+        } else {
+            for (to, run) in ranks.iter_mut().zip(keys.chunks_exact(size)) {
+                let (first, second) = two_highest(run);
+                *to = rank(first, second);
+            }
         }
-        rest.iter_mut().for_each(masked);
+        let rows = keys.chunks_exact(width).zip(ranks.chunks_exact(n));
+        let answers = kept.chunks_exact_mut(n).zip(indices.chunks_exact_mut(k));
+        for ((keys, ranks), (kept, indices)) in rows.zip(answers) {
+            keep_best::<L>(ranks, keep, kept);
+            let mut filled = [fill; MAX_WIDTH];
+            fill_others(keys, size, kept, &mut filled);
+            highest(&filled[..width], width, k, indices);
+        }
+    }
+}
+
+/// Says which of a row's runs are among the `keep` best.
+#[inline(always)]
+fn keep_best<L: Lanes>(ranks: &[f32], keep: usize, kept: &mut [bool]) {
+    let mut padded = [f32::NEG_INFINITY; MAX_RUNS];
+    padded[..ranks.len()].copy_from_slice(ranks);
+    let mut stays = L::count_higher(&padded).map(|higher| (higher as usize) < keep);
+    if stays[..ranks.len()].iter().filter(|stays| **stays).count() != keep {
+        // Equal ranks share a place; who comes first must be asked.
+        for_each_place::<L, MAX_RUNS>(&padded, |place, run| stays[run] = place < keep);
+    }
+    kept.copy_from_slice(&stays[..ranks.len()]);
+}
+
+/// Puts the runs that are kept in the place of what fills the others. Which they are is as good as
+/// random, so that asking for each would be a mispredicted branch for each.
+#[inline(always)]
+fn fill_others(keys: &[f32], size: usize, kept: &[bool], filled: &mut [f32; MAX_WIDTH]) {
+    let runs = filled.chunks_exact_mut(size).zip(keys.chunks_exact(size));
+    for ((to, run), &kept) in runs.zip(kept) {
+        let mask = 0_u32.wrapping_sub(u32::from(kept));
+        let masked = |(to, key): (&mut f32, &f32)| {
+            *to = f32::from_bits(key.to_bits() & mask | to.to_bits() & !mask);
+        };
+        to.iter_mut().zip(run).for_each(masked);
     }
 }
 
@@ -181,4 +271,4 @@ pub fn two_highest(keys: &[f32]) -> (f32, f32) {
 }
 
 #[cfg(test)]
-pub(super) use self::keep_runs::on as keep_runs_on;
+pub(super) use self::highest_of_runs::on as highest_of_runs_on;

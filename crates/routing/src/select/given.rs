@@ -5,7 +5,7 @@ use super::{
     highest::{TopScratch, top_k},
     steps::{first_not_finite, score},
 };
-use expertmesh_kernels::rows::two_highest;
+use expertmesh_kernels::rows::{magnitude, two_highest};
 
 use crate::{
     config::{GroupScore, Select},
@@ -18,7 +18,7 @@ impl Selector {
     /// Refuses logits that are not finite.
     pub(crate) fn check_logits(&self, logits: &[f32]) -> Result<(), RoutingError> {
         let experts = self.config.experts;
-        match first_not_finite(logits) {
+        match first_not_finite(logits, magnitude(logits)) {
             None => Ok(()),
             Some(at) => Err(RoutingError::Logit {
                 token: at / experts,
@@ -54,7 +54,7 @@ impl Selector {
     /// Scores of a row, in place of what `scores` held.
     pub(crate) fn fill_scores(&self, row: &[f32], scores: &mut Vec<f32>) {
         scores.resize(row.len(), 0.0);
-        score(row, row.len(), &self.config, scores, &[]);
+        score(row, magnitude(row), row.len(), &self.config, scores, &[]);
     }
 
     /// Weights of any `experts` of a row, as if the keys had chosen them.

@@ -1,10 +1,10 @@
 //! The steps of a selection, each over one row.
 
-use expertmesh_kernels::rows::{self, MAX_RUNS, Runs, keep_runs};
+use expertmesh_kernels::rows::{self, MAX_HIGHEST, MAX_RUNS, MAX_WIDTH, Runs, highest_of_runs};
 use expertmesh_kernels::{Format, bf16_round, math, round_bf16};
 
 use super::given::group_rank;
-use super::highest::{TopScratch, top_k};
+use super::highest::{TopScratch, top_k, top_k_rows};
 use crate::{
     config::{GroupScore, Groups, Norm, RouterConfig, Score},
     error::RoutingError,
@@ -16,7 +16,7 @@ pub(super) struct GroupScratch {
     /// `[groups]`: ranks of one row.
     ranks: Vec<f32>,
     kept: Vec<u32>,
-    /// `[rows, groups]`: whether a token may choose from the group; what [`keep_groups`] finds.
+    /// `[rows, groups]`: whether a token may choose from the group; what [`top_k_in_groups`] finds.
     pub(super) allowed: Vec<bool>,
 }
 
@@ -33,17 +33,20 @@ pub(crate) fn check_bias(
     }
 }
 
-/// The first logit of a block of rows that is infinite or not a number.
-pub(super) fn first_not_finite(logits: &[f32]) -> Option<usize> {
-    if rows::magnitude(logits).is_finite() {
+/// The first logit of a block of rows that is infinite or not a number; `magnitude` is that of the
+/// block.
+pub(super) fn first_not_finite(logits: &[f32], magnitude: f32) -> Option<usize> {
+    if magnitude.is_finite() {
         return None;
     }
     logits.iter().position(|logit| !logit.is_finite())
 }
 
-/// The `scores` of rows of logits, `width` each. `next` are the logits that will be read after them.
+/// The `scores` of rows of logits, `width` each and none of a magnitude above `most`. `next` are the
+/// logits that will be read after them.
 pub(super) fn score(
     logits: &[f32],
+    most: f32,
     width: usize,
     config: &RouterConfig,
     scores: &mut [f32],
@@ -57,7 +60,7 @@ pub(super) fn score(
             f32
         }
         Score::Sigmoid { f32 } => {
-            rows::sigmoid(logits, scores, next);
+            rows::sigmoid(logits, most, scores, next);
             f32
         }
         Score::SqrtSoftplus => {
@@ -79,9 +82,36 @@ pub(super) fn score(
     }
 }
 
-/// Ranks the groups of every row of `width` keys, overwrites the keys of those that a token may not
-/// choose from, and says in `scratch.allowed` which they are.
-pub(super) fn keep_groups(
+/// Fills `experts` `[rows, k]` with the highest keys of every row of `width`, as if those of groups
+/// that a token may not choose from were the fill; says in `scratch.allowed` which groups it may.
+pub(super) fn top_k_in_groups(
+    groups: &Groups,
+    keys: &mut [f32],
+    width: usize,
+    k: usize,
+    experts: &mut [u32],
+    scratch: &mut GroupScratch,
+    top: &mut TopScratch,
+) {
+    let allowed = &mut scratch.allowed;
+    allowed.clear();
+    allowed.resize(keys.len() / width * groups.n, false);
+    let by_few = matches!(groups.by, GroupScore::Max | GroupScore::Sum2);
+    if by_few && groups.n <= MAX_RUNS && k <= MAX_HIGHEST && width <= MAX_WIDTH {
+        let runs = Runs {
+            n: groups.n,
+            keep: groups.keep,
+            by_two: groups.by == GroupScore::Sum2,
+            fill: groups.fill,
+        };
+        return highest_of_runs(keys, width, k, &runs, allowed, experts);
+    }
+    keep_groups(groups, keys, width, scratch, top);
+    top_k_rows(keys, width, k, experts, top);
+}
+
+/// Ranks the groups of every row, and overwrites the keys of those that a token may not choose from.
+fn keep_groups(
     groups: &Groups,
     keys: &mut [f32],
     width: usize,
@@ -93,18 +123,6 @@ pub(super) fn keep_groups(
         kept,
         allowed,
     } = scratch;
-    allowed.clear();
-    allowed.resize(keys.len() / width * groups.n, false);
-    let in_kernel = matches!(groups.by, GroupScore::Max | GroupScore::Sum2);
-    if in_kernel && groups.n <= MAX_RUNS {
-        let runs = Runs {
-            n: groups.n,
-            keep: groups.keep,
-            by_two: groups.by == GroupScore::Sum2,
-            fill: groups.fill,
-        };
-        return keep_runs(keys, width, &runs, allowed);
-    }
     let size = width / groups.n;
     for (row, allowed) in keys
         .chunks_exact_mut(width)
