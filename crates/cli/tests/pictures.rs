@@ -1,7 +1,11 @@
 //! Pictures of a real run, and the report command that reads what it saved.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail their test"
+)]
 
 mod common;
 

@@ -17,7 +17,7 @@ pub(super) fn section(runs: &[Run]) -> String {
     let (mut rows, mut options) = (String::new(), String::new());
     for (at, (run, name)) in runs.iter().zip(&names).enumerate() {
         let number = at + 1;
-        let name = escape(&human::fit(name, 60));
+        let name = escape(&human::fit(name, 110));
         let step = &run.latency_us.step;
         let (by, us) = typical(step);
         let says = format!("run {number}: {by} {}", human::duration(us));
@@ -26,7 +26,7 @@ pub(super) fn section(runs: &[Run]) -> String {
         let _ = writeln!(
             rows,
             "<tr data-run=\"{at}\"{}><td><a href=\"#run-{number}\">{number}</a></td>\
-             <td class=\"left\">{name}</td><td class=\"bar\"><span class=\"track\">{}</span></td>\
+             <td class=\"left words\">{name}</td><td class=\"bar\"><span class=\"track\">{}</span></td>\
              <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             if at == 0 { " class=\"chosen\"" } else { "" },
             bar(0.0, us / longest, "accent", "", &says),

@@ -53,9 +53,9 @@ pub(super) fn card(run: &Run) -> String {
     body.push_str(&legend(
         series.iter().map(|series| (series.name, series.colour, "")),
     ));
-    let note = "Above: share of steps by duration. Below: the duration that a share of steps stays \
-                under; dots are the report's percentiles, and no curve goes where fewer than ten \
-                samples lie beyond.";
+    let note = "Above: areas are shares of steps. Below: the duration that a share of steps stays under; \
+                dots are the report's percentiles, and no curve goes where fewer than ten samples lie \
+                beyond.";
     framed("half", "Latency distribution", note, &body)
 }
 
@@ -130,27 +130,26 @@ fn histogram(series: &[Series<'_>]) -> String {
         (low.min(*edge), high.max(*edge))
     });
     let x = Durations::new(low, high, (LEFT, RIGHT));
-    let share = |count: u64, shape: &Distribution| count as f64 / shape.total().max(1) as f64;
+    // Buckets are not of one width: areas tell shares, not heights.
+    let density = |(from, to, count): (f64, f64, u64), shape: &Distribution| {
+        let width = (x.at(to) - x.at(from)).max(0.1);
+        count as f64 / shape.total().max(1) as f64 / width
+    };
     let shapes = series.iter().filter_map(|one| one.shape);
-    let most = shapes.flat_map(|shape| shape.counts.iter().map(|count| share(*count, shape)));
-    let up = ticks(0.0, most.fold(0.0, f64::max).max(0.01), 3);
+    let all = shapes.flat_map(|shape| shape.buckets().map(|bucket| density(bucket, shape)));
     let y = Scale {
-        figures: (0.0, up.last().copied().unwrap_or(1.0)),
+        figures: (0.0, all.fold(f64::MIN_POSITIVE, f64::max)),
         pixels: (BOTTOM, TOP),
     };
-    for tick in &up {
-        chart.line((LEFT, y.at(*tick)), (RIGHT, y.at(*tick)), "grid-line");
-        let label = human::share(*tick);
-        chart.words((LEFT - 6.0, y.at(*tick) + 4.0), "end", "soft", &label);
-    }
     across(&mut chart, &x);
     for one in series {
         let Some(shape) = one.shape else {
             continue;
         };
-        for (from, to, count) in shape.buckets().filter(|(_, _, count)| *count > 0) {
+        for bucket in shape.buckets().filter(|(_, _, count)| *count > 0) {
+            let (from, to, count) = bucket;
             let (left, right) = (x.at(from), x.at(to));
-            let top = y.at(share(count, shape));
+            let top = y.at(density(bucket, shape));
             let says = format!(
                 "{} {} to {}: {count} samples",
                 one.name,

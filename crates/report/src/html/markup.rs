@@ -39,8 +39,11 @@ pub(super) fn legend<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str, &'
     )
 }
 
-/// A bar in a table: from `start`, `length` long, both shares of the track.
+/// A bar in a table: from `start`, `length` long, both shares of the track; nothing for no length.
 pub(super) fn bar(start: f64, length: f64, colour: &str, class: &str, says: &str) -> String {
+    if length <= 0.0 {
+        return String::new();
+    }
     let percent = |share: f64| (share.clamp(0.0, 1.0) * 100.0).min(100.0);
     let (left, width) = (
         percent(start),

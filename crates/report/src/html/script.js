@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const root = document.documentElement;
+  root.classList.add("js");
   const theme = document.getElementById("theme");
   theme.hidden = false;
   theme.addEventListener("click", () => {

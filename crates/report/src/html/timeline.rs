@@ -42,10 +42,10 @@ pub(super) fn card(trace: &Trace, at: usize) -> String {
         let _ = write!(options, "<option value=\"{place}\">step {number}</option>");
         let (picture, cut) = draw(trace, step);
         is_cut |= cut;
-        let _ = write!(
+        let _ = writeln!(
             pictures,
             "<figure class=\"step-{at}\" style=\"margin:0\"><figcaption class=\"note\">Step {number}\
-             </figcaption>{picture}</figure>\n"
+             </figcaption>{picture}</figure>"
         );
     }
     let has = |predicted| trace.lanes.iter().any(|lane| lane.predicted == predicted);
