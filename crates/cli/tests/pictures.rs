@@ -12,7 +12,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{expertmesh, stdout, text};
+use common::{fails, stdout, text};
 use expertmesh_report::parse_lanes;
 use expertmesh_telemetry::Phase;
 use tempfile::TempDir;
@@ -64,12 +64,6 @@ impl Saved {
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.file(name)).unwrap()
     }
-}
-
-fn refused(arguments: &[&str]) -> String {
-    let output = expertmesh().args(arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-    String::from_utf8(output.stderr).unwrap()
 }
 
 #[test]
@@ -126,12 +120,16 @@ fn a_launch_draws_its_last_steps_and_the_report_command_reads_them() {
 fn what_cannot_be_drawn_is_refused_in_a_sentence() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("none.json");
-    assert!(refused(&["report", text(&file)]).contains("cannot read"));
+    fails(2, &["report", text(&file)], &["cannot read"]);
     fs::write(&file, "{}").unwrap();
-    assert!(refused(&["report", text(&file)]).contains("is not a report"));
+    fails(
+        2,
+        &["report", text(&file)],
+        &["none.json", "is not a report"],
+    );
     let nowhere = Path::new("no/such/directory/page.html");
-    assert!(refused(&["launch", "--html", text(nowhere)]).contains("make it first"));
-    assert!(refused(&["launch", "--lane-steps", "2"]).contains("nothing is"));
+    fails(2, &["launch", "--html", text(nowhere)], &["make it first"]);
+    fails(2, &["launch", "--lane-steps", "2"], &["nothing is"]);
     let many = ["bench", "dispatch", "--perfetto", "out.json"];
-    assert!(refused(&many).contains("expertmesh report --run"));
+    fails(2, &many, &["expertmesh report --run"]);
 }

@@ -21,7 +21,7 @@ fn elements(page: &str) -> Vec<String> {
     let (mut open, mut all): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     while let Some(at) = rest.find('<') {
         rest = &rest[at + 1..];
-        let end = rest.find('>').expect("a tag ends");
+        let end = rest.find('>').unwrap();
         let (tag, after) = (&rest[..end], &rest[end + 1..]);
         assert!(!tag.contains('<'), "a tag in a tag: {tag}");
         assert!(tag.matches('"').count().is_multiple_of(2), "quotes: {tag}");
@@ -38,7 +38,7 @@ fn elements(page: &str) -> Vec<String> {
         // What these hold is no markup.
         if name == "script" || name == "style" {
             let close = format!("</{name}>");
-            let at = rest.find(&close).expect("it is closed");
+            let at = rest.find(&close).unwrap();
             rest = &rest[at + close.len()..];
             continue;
         }

@@ -140,6 +140,13 @@ impl stub::worker_server::Worker for Generated {
         Err(Status::unimplemented(""))
     }
 
+    async fn chunks(
+        &self,
+        _: Request<v1::ChunksRequest>,
+    ) -> Result<Response<v1::ChunksReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     type ExchangeStream = Frames;
 
     async fn exchange(
