@@ -141,8 +141,11 @@ impl SimLoad {
     }
 
     /// What the gate makes of draw number `step`.
-    fn decide(&self, layer: &SimLayer, step: u64) -> Result<Decided, CoordinatorError> {
-        let rehearsal = &layer.rehearsal;
+    pub(crate) fn decide_by(
+        &self,
+        rehearsal: &Rehearsal,
+        step: u64,
+    ) -> Result<Decided, CoordinatorError> {
         let at_step = Some(step);
         match self {
             Self::Rows(workload) => {
@@ -226,7 +229,7 @@ impl Simulation {
         let mut batches: Vec<Batch> = steps.clone().map(|_| Batch::default()).collect();
         for (number, layer) in (0..).zip(&mut self.layers) {
             let draws = steps.clone().map(|step| step * depth + number);
-            let decided = draws.map(|draw| self.load.decide(layer, draw));
+            let decided = draws.map(|draw| self.load.decide_by(&layer.rehearsal, draw));
             let decided = decided.collect::<Result<Vec<Decided>, _>>()?;
             let inputs = decided.iter().zip(&batches).map(|(one, batch)| SimInput {
                 route: &one.route,

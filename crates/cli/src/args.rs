@@ -25,8 +25,8 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, coordinator, doctor, inspect, launch, report, run, simulate, topology,
-    trace, validate, worker,
+    bench, calibrate, completions, coordinator, doctor, inspect, launch, report, run, simulate,
+    topology, trace, validate, worker,
 };
 use crate::error::Failure;
 use crate::logging::LogFormat;
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Trace(trace::TraceArgs),
     /// Tell what a layer or a model would cost on machines that are not there, and why
     Simulate(Box<simulate::SimulateArgs>),
+    /// Measure this machine, so that simulations can predict it
+    Calibrate(calibrate::CalibrateArgs),
     /// Hold predictions against measurements: those of others, or of this machine
     Validate(validate::ValidateArgs),
     /// Tell what a checkpoint directory holds, and what each worker would load

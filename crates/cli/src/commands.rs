@@ -1,11 +1,13 @@
 //! One file for each command: its flags, and what it does.
 
 pub(crate) mod bench;
+pub(crate) mod calibrate;
 pub(crate) mod completions;
 pub(crate) mod coordinator;
 pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod launch;
+pub(crate) mod measure;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod simulate;
@@ -34,7 +36,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Report(args) => report::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Simulate(args) => simulate::run(&args),
-        Command::Validate(args) => validate::run(&args),
+        Command::Calibrate(args) => block_on(calibrate::run(args, log_format)),
+        Command::Validate(args) => block_on(validate::run(args, log_format)),
         Command::Inspect(args) => inspect::run(&args),
         Command::Topology(args) => topology::run(&args),
         Command::Doctor(args) => block_on(doctor::run(args)),

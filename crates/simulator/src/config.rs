@@ -33,6 +33,9 @@ pub struct SimConfig {
     /// are not counted. No real run of this runtime does so; it is for comparing exchanges with
     /// systems whose homes run the gate.
     pub resident: bool,
+    /// All endpoints share so many cores, wherever the topology puts them: its links are emulated
+    /// between processes of one machine.
+    pub one_machine: Option<u32>,
     /// Whether steps keep their lanes.
     pub lanes: bool,
     /// Whether steps keep the text of their event log.
@@ -186,6 +189,7 @@ impl SimConfig {
             threads: 1,
             faults: Vec::new(),
             resident: false,
+            one_machine: None,
             lanes: false,
             log: false,
         }

@@ -69,17 +69,21 @@ impl<'a> World<'a> {
         let config = sim.config();
         let fabric = sim.fabric();
         let endpoints = fabric.endpoints();
-        let cores: Vec<u32> = match sim.costs().on_cores {
-            true => (0..)
+        let cores: Vec<u32> = match (sim.costs().on_cores, config.one_machine) {
+            (true, Some(cores)) => vec![cores],
+            (true, None) => (0..)
                 .zip(fabric.hosts())
                 .map(|(at, _)| fabric.cores_of_host(at))
                 .collect(),
-            false => vec![u32::MAX; fabric.hosts().len()],
+            (false, _) => vec![u32::MAX; fabric.hosts().len()],
         };
         let mut cpus = Cpus::new(&cores, crate::costs::whole(sim.costs().slice_ns));
         let mut ends = Vec::with_capacity(endpoints);
         for endpoint in 0..count(endpoints) {
-            let host = fabric.host_of(endpoint);
+            let host = match config.one_machine {
+                Some(_) => 0,
+                None => fabric.host_of(endpoint),
+            };
             cpus.add(host, true);
             (0..config.threads).for_each(|_| cpus.add(host, false));
             ends.push(Endpoint::new(

@@ -22,6 +22,7 @@ const PRESETS: &[(&str, &str)] = &[
         "100gbe",
         include_str!("../../../cluster/topologies/100gbe.toml"),
     ),
+    ("lab", include_str!("../../../cluster/topologies/lab.toml")),
     ("wan", include_str!("../../../cluster/topologies/wan.toml")),
     (
         "h100",

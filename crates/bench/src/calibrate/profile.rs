@@ -5,18 +5,16 @@ use std::path::Path;
 
 use expertmesh_simulator::Costs;
 use expertmesh_telemetry::Environment;
+use expertmesh_topology::Topology;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Domain, Point};
 use crate::validate::FigureErrors;
 
-/// The schema that this version writes.
-pub(crate) const SCHEMA: &str = "expertmesh.profile/1";
-
 /// A calibrated machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// Always [`SCHEMA`].
+    /// Always [`Self::SCHEMA`].
     pub schema: String,
     /// The machine.
     pub environment: Environment,
@@ -30,6 +28,21 @@ pub struct Profile {
     pub error: FigureErrors,
     /// The measured points.
     pub points: Vec<PointRecord>,
+    /// Latency, ns, and rate, bytes a ns, of this machine's loopback.
+    pub loopback: [f64; 2],
+    /// What `validate` made of the profile; `None` before it ran.
+    pub verdict: Option<Verdict>,
+}
+
+/// Errors at points that the costs were not fitted to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Seed that the points were drawn by.
+    pub holdout_seed: u64,
+    /// Errors of `step`.
+    pub error: FigureErrors,
+    /// Whether every gate held, and every ledger was equal.
+    pub passed: bool,
 }
 
 /// A measured point.
@@ -54,6 +67,9 @@ pub struct ProfileError {
 // === impl Profile ===
 
 impl Profile {
+    /// The schema that this version writes.
+    pub const SCHEMA: &str = "expertmesh.profile/1";
+
     /// Reads a profile.
     ///
     /// # Errors
@@ -66,9 +82,12 @@ impl Profile {
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let profile: Self = serde_json::from_str(&text)
             .map_err(|error| wrong(format!("{error}; expected a profile of `calibrate`")))?;
-        if profile.schema != SCHEMA {
+        if profile.schema != Self::SCHEMA {
             let held = &profile.schema;
-            return Err(wrong(format!("schema is {held}, expected {SCHEMA}")));
+            return Err(wrong(format!(
+                "schema is {held}, expected {}",
+                Self::SCHEMA
+            )));
         }
         let costs = profile.costs.validate();
         costs.map_err(|error| wrong(error.to_string()))?;
@@ -84,6 +103,21 @@ impl Profile {
             file: "profile".to_owned(),
             reason: error.to_string(),
         })
+    }
+}
+
+impl Profile {
+    /// The topology of this machine, with the links that were fitted.
+    pub fn on_loopback(&self, topology: &mut Topology) {
+        set_loopback(topology, &self.loopback);
+    }
+}
+
+/// Puts latency and rate of a loopback into a topology.
+pub fn set_loopback(topology: &mut Topology, loopback: &[f64]) {
+    if let [latency_ns, bytes_per_ns] = loopback {
+        topology.tiers.host.latency_ns = latency_ns.max(0.0) as u64;
+        topology.tiers.host.bytes_per_ns = bytes_per_ns.max(1e-6);
     }
 }
 

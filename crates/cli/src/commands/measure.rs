@@ -2,16 +2,21 @@
 
 use std::num::NonZeroUsize;
 
-use expertmesh_bench::calibrate::Point;
+use expertmesh_bench::calibrate::{Point, Profile};
 use expertmesh_bench::drive::{DriveOptions, drive};
+use expertmesh_bench::simulate::{SimLayer, SimLoad, Simulation};
 use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
+use expertmesh_coordinator::{CoordinatorConfig, Rehearsal};
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_experts::synthetic_gate;
-use expertmesh_telemetry::Run;
+use expertmesh_simulator::{Costs, Layer, SimConfig, Simulator};
+use expertmesh_telemetry::{Run, Source};
+use expertmesh_topology::Topology;
 use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
-use crate::args::model::ModelArgs;
+use crate::args::model::{Model, ModelArgs};
+use crate::args::network::NetworkArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::step::StepArgs;
 use crate::cluster::{LocalCluster, ProcessGroup, start_cluster, while_all_live};
@@ -78,6 +83,108 @@ pub(crate) fn steps(point: &Point, effort: Effort) -> u64 {
     ((effort.seconds * 1e9 / step_ns) as u64).clamp(effort.fewest, effort.most)
 }
 
+fn processes(point: &Point) -> ProcessArgs {
+    ProcessArgs {
+        workers: NonZeroUsize::new(point.workers),
+        ..ProcessArgs::default()
+    }
+}
+
+/// A point as it is simulated: everything but the costs.
+pub(crate) struct Simulated {
+    pub(crate) config: SimConfig,
+    pub(crate) topology: Topology,
+    pub(crate) rehearsal: Rehearsal,
+    pub(crate) load: SimLoad,
+}
+
+/// What simulates `point`: the cluster that `launch` would start on this machine.
+///
+/// # Errors
+/// [`Failure::Input`] for links that cannot be read.
+pub(crate) fn simulated(point: &Point, seed: u64) -> Result<Simulated, Failure> {
+    let (model, step) = flags(point, seed)?;
+    let model: Model = model.resolve()?;
+    let spec = model.source.spec();
+    let step = step.resolve(spec.routed_experts(), point.workers, model.dtype, seed)?;
+    let workers = processes(point).options(LogFormat::default());
+    let cores = u32::try_from(crate::commands::cores().get()).unwrap_or(u32::MAX);
+    let layer = Layer::of(spec, step.wire_dtype);
+    let config = SimConfig {
+        chunk_bytes: step.chunk_bytes,
+        credits: step.credits,
+        threads: workers.threads.get(),
+        one_machine: Some(cores),
+        ..SimConfig::new(layer, step.placement.clone(), step.exchange)
+    };
+    let rehearsal = CoordinatorConfig {
+        name: "coordinator".to_owned(),
+        workers: vec!["simulated".to_owned(); point.workers],
+        source: std::sync::Arc::clone(&model.source),
+        model: model.wire.clone(),
+        placement: step.placement.clone(),
+        exchange: step.exchange,
+        groups: step.groups.clone(),
+        wire_dtype: step.wire_dtype,
+        capacity: step.capacity,
+        seed,
+        bias_update: None,
+        training: false,
+        depth: None,
+        force: None,
+        on_loss: step.on_loss,
+        deadline: step.deadline.0,
+        chunk_bytes: step.chunk_bytes,
+        credits: step.credits,
+        threads: 1,
+        options: LinkOptions::default(),
+    };
+    Ok(Simulated {
+        config,
+        topology: Topology::read(point.links.as_deref().unwrap_or("loopback"))?,
+        rehearsal: Rehearsal::new(rehearsal)?,
+        load: SimLoad::Rows(workload(point, seed)?),
+    })
+}
+
+/// Simulates `steps` steps of `point` under the costs of `profile`.
+///
+/// # Errors
+/// As [`simulated`].
+pub(crate) fn predict(
+    point: &Point,
+    seed: u64,
+    steps: u64,
+    profile: &Profile,
+) -> Result<Run, Failure> {
+    let Simulated {
+        config,
+        mut topology,
+        rehearsal,
+        load,
+    } = simulated(point, seed)?;
+    if point.links.is_none() {
+        profile.on_loopback(&mut topology);
+    }
+    let costs: Costs = profile.costs.clone();
+    let simulator = Simulator::new(&topology, costs, config).map_err(Failure::run)?;
+    let mut simulation = Simulation {
+        layers: vec![SimLayer {
+            rehearsal,
+            simulator,
+            between_ns: 0,
+        }],
+        load,
+        overlap: 1,
+        lane_steps: 0,
+        source: Source::Calibrated,
+    };
+    let simulated = simulation
+        .run(steps, seed, ("synthetic", None), || ())
+        .map_err(Failure::run)?;
+    Ok(simulated.run)
+}
+
 /// Launches a cluster for `point`, drives it and stops it.
 ///
 /// # Errors
@@ -90,13 +197,15 @@ pub(crate) async fn measure(
     log_format: LogFormat,
 ) -> Result<Run, Failure> {
     let (model, step) = flags(point, seed)?;
-    let processes = ProcessArgs {
-        workers: NonZeroUsize::new(point.workers),
-        ..ProcessArgs::default()
+    let mut workers = processes(point).options(log_format);
+    let network = NetworkArgs {
+        topology: point.links.clone(),
+        ..NetworkArgs::default()
     };
+    workers.network = network.resolve(workers.count)?;
     let mut argv = model.to_argv();
     argv.extend(step.to_argv());
-    let cluster = start_cluster(group, &processes.options(log_format), argv).await?;
+    let cluster = start_cluster(group, &workers, argv).await?;
     let work = driven(point, seed, effort, &cluster);
     let run = while_all_live(work, group, OnLoss::Fail).await;
     group.stop().await;
@@ -120,6 +229,7 @@ async fn driven(
         model: "synthetic".to_owned(),
         shape: None,
         want_routing: false,
+        lane_steps: 0,
     };
     let workload = workload(point, seed)?;
     let driven = drive(&client, &described, &workload, &options, |_| ()).await?;

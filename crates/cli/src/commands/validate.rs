@@ -1,24 +1,53 @@
 //! `expertmesh validate`: predictions beside what they predict.
 
+mod machine;
 mod published;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use expertmesh_bench::validate::ErrorTable;
 
+use crate::args::values::whole;
 use crate::error::Failure;
+use crate::logging::LogFormat;
 
 /// Flags of `validate`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  expertmesh validate --profile profile.json --holdout-seed 1
+  expertmesh validate --profile profile.json --holdout-seed 2 --points 12 --restarts 3 \\
+    --links lab.toml
   expertmesh validate --published
   expertmesh validate --published --table mine.csv --json
 
+Held-out points are drawn by the seed from the profile's domain and are none that calibration measured.
 A table has the columns nodes, ranks, tokens_per_rank, hidden, topk, experts, dispatch_us and
-combine_us. Exit code 3 if a figure misses its bound.")]
+combine_us. Exit code 3 if a gate or a bound is missed.")]
 pub(crate) struct ValidateArgs {
+    /// Profile of this machine, by `calibrate`; the verdict is written into it
+    #[arg(long, value_name = "FILE", required_unless_present = "published")]
+    profile: Option<PathBuf>,
+    /// Seed that the held-out points are drawn by
+    #[arg(long, value_name = "N", requires = "profile", value_parser = whole::<u64>)]
+    #[arg(required_unless_present = "published")]
+    holdout_seed: Option<u64>,
+    /// Points to draw [default: 24]
+    #[arg(long, value_name = "N", requires = "profile", value_parser = whole::<usize>)]
+    points: Option<usize>,
+    /// Times that each point is launched, in turn with the others [default: 5]
+    #[arg(long, value_name = "N", requires = "profile", value_parser = whole::<usize>)]
+    restarts: Option<usize>,
+    /// Seconds of steps in each launch [default: 0.4]
+    #[arg(long, value_name = "S", requires = "profile")]
+    seconds: Option<f64>,
+    /// Topology whose links are emulated at about half of the points; `none` for loopback alone
+    /// [default: lab, 1 Gbit/s and 0.5 ms]
+    #[arg(long, value_name = "FILE|PRESET", requires = "profile")]
+    links: Option<String>,
     /// Compare with the published figures of other systems
-    #[arg(long)]
+    #[arg(long, conflicts_with = "profile")]
     published: bool,
     /// Another measured table, as CSV, to be predicted in the same way; may be repeated
     #[arg(long, value_name = "FILE", requires = "published")]
@@ -31,7 +60,31 @@ pub(crate) struct ValidateArgs {
 /// Compares and prints.
 ///
 /// # Errors
-/// [`Failure::Gate`] for a bound that is missed.
-pub(crate) fn run(args: &ValidateArgs) -> Result<(), Failure> {
-    published::run(&args.table, args.json)
+/// [`Failure::Gate`] for a gate or a bound that is missed.
+pub(crate) async fn run(args: ValidateArgs, log_format: LogFormat) -> Result<(), Failure> {
+    match &args.profile {
+        Some(profile) => machine::run(&args, profile, log_format).await,
+        None => published::run(&args.table, args.json),
+    }
+}
+
+/// Errors by figure, as lines.
+pub(crate) fn errors(table: &ErrorTable) -> String {
+    let mut text = format!(
+        "  {:<16}  {:>6}  {:>8}  {:>8}  {:>8}  {:>8}\n",
+        "error of", "points", "median", "p90", "max", "bias"
+    );
+    for (figure, errors) in &table.figures {
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let _ = writeln!(
+            text,
+            "  {figure:<16}  {:>6}  {:>8}  {:>8}  {:>8}  {:>+6.1} %",
+            errors.points,
+            percent(errors.median),
+            percent(errors.p90),
+            percent(errors.max),
+            100.0 * errors.bias
+        );
+    }
+    text
 }

@@ -27,6 +27,7 @@ fn run(exchange: ExchangeKind) -> Run {
     }
     let identity = Identity {
         seed: 1,
+        groups: Vec::new(),
         model: String::new(),
         shape: None,
         placement_digest: String::new(),

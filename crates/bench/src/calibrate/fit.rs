@@ -1,0 +1,212 @@
+//! Measured points → costs.
+//!
+//! What a phase shows by itself (gate, plan, the look at the input) is fitted to that phase alone. What
+//! only shows in whole steps (messages, bytes, wake-ups, experts beside each other) is fitted through the
+//! simulator: costs are moved until simulated steps and phases are as long as measured ones.
+
+use std::collections::BTreeMap;
+
+use expertmesh_simulator::{Costs, Line};
+
+use crate::calibrate::search::search;
+
+/// A point as a fit sees it.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Tokens of a step.
+    pub tokens: f64,
+    /// Choices of a step.
+    pub choices: f64,
+    /// Operations of the gate's product: 2·T·H·E.
+    pub gate_flops: f64,
+    /// Medians by figure, µs.
+    pub measured_us: BTreeMap<String, f64>,
+}
+
+/// Figures that a fit through the simulator looks at besides `step`, with their weights.
+const PARTS: [(&str, f64); 5] = [
+    ("phases.send", 0.15),
+    ("phases.experts", 0.3),
+    ("phases.return", 0.15),
+    ("phases.combine", 0.15),
+    ("phases.pack", 0.1),
+];
+/// The finest factor by which a cost is still moved.
+const FINEST: f64 = 1.03;
+
+/// One cost that the simulator shows, as a number to be moved.
+type Knob = fn(&mut Costs) -> &mut f64;
+
+/// Costs that are moved together with the simulator; each is one number.
+const KNOBS: [Knob; 12] = [
+    |costs| &mut costs.write.fixed_ns,
+    |costs| &mut costs.write.unit_ns,
+    |costs| &mut costs.read.fixed_ns,
+    |costs| &mut costs.read.unit_ns,
+    |costs| &mut costs.wake_ns,
+    |costs| &mut costs.pool_ns,
+    |costs| &mut costs.pack.unit_ns,
+    |costs| &mut costs.experts.batch_ns,
+    |costs| &mut costs.experts.byte_ns,
+    |costs| &mut costs.combine.byte_ns,
+    |costs| &mut costs.collect.unit_ns,
+    |costs| &mut costs.shard_plan.unit_ns,
+];
+
+/// Fits `costs` to `samples`; `simulate` gives the figures of every sample under some costs, `links`
+/// are numbers of the topology that it uses besides and that are moved too. Returns the loss left.
+pub fn fit(
+    costs: &mut Costs,
+    links: &mut Vec<f64>,
+    samples: &[Sample],
+    mut simulate: impl FnMut(&Costs, &[f64]) -> Vec<BTreeMap<String, f64>>,
+) -> f64 {
+    direct(costs, samples);
+    let tables: Vec<Vec<(u32, f64)>> = costs
+        .experts
+        .tables
+        .iter()
+        .map(|table| table.points.clone())
+        .collect();
+    let mut parameters: Vec<f64> = KNOBS.iter().map(|knob| (*knob(costs)).max(1e-3)).collect();
+    // What experts take beside others, as a factor of what they take alone; then the links.
+    parameters.push(1.0);
+    parameters.extend(links.iter());
+    let apply = |parameters: &[f64], costs: &mut Costs| {
+        for (knob, value) in KNOBS.iter().zip(parameters) {
+            *knob(costs) = *value;
+        }
+        let factor = parameters[KNOBS.len()];
+        for (table, points) in costs.experts.tables.iter_mut().zip(&tables) {
+            for (now, (_, ns)) in table.points.iter_mut().zip(points) {
+                now.1 = ns * factor;
+            }
+        }
+    };
+    let mut trial = costs.clone();
+    let left = search(&mut parameters, FINEST, |parameters| {
+        apply(parameters, &mut trial);
+        let predicted = simulate(&trial, &parameters[KNOBS.len() + 1..]);
+        loss(samples, &predicted)
+    });
+    apply(&parameters, costs);
+    *links = parameters[KNOBS.len() + 1..].to_vec();
+    left
+}
+
+/// Mean squared logarithm of predicted over measured, of steps and, by weight and share, of phases.
+/// Beyond a factor of 1.5 it grows only in proportion: a point that the machine spoilt must not lead.
+fn loss(samples: &[Sample], predicted: &[BTreeMap<String, f64>]) -> f64 {
+    let mut sum = 0.0;
+    for (sample, predicted) in samples.iter().zip(predicted) {
+        let pair = |figure: &str| {
+            let (measured, now) = (sample.measured_us.get(figure)?, predicted.get(figure)?);
+            Some((*measured, *now))
+        };
+        let Some((step, now)) = pair("step") else {
+            continue;
+        };
+        sum += bent((now.max(1e-3) / step.max(1e-3)).ln());
+        for (figure, weight) in PARTS {
+            if let Some((measured, now)) = pair(figure) {
+                // In shares of the step: a phase counts for what it takes.
+                sum += weight * bent((now - measured) / step.max(1e-3));
+            }
+        }
+    }
+    sum / samples.len().max(1) as f64
+}
+
+/// Huber's loss with its bend at ln 1.5.
+fn bent(error: f64) -> f64 {
+    const BEND: f64 = 0.405;
+    let size = error.abs();
+    if size <= BEND {
+        return size * size;
+    }
+    BEND * (2.0 * size - BEND)
+}
+
+/// What a phase shows by itself.
+fn direct(costs: &mut Costs, samples: &[Sample]) {
+    let of = |figure: &str, size: &dyn Fn(&Sample) -> f64| -> Vec<(f64, f64)> {
+        let one = |sample: &Sample| Some((size(sample), *sample.measured_us.get(figure)? * 1e3));
+        samples.iter().filter_map(one).collect()
+    };
+    costs.plan = line(&of("phases.plan", &|sample| sample.choices), costs.plan);
+    let gate: Vec<([f64; 2], f64)> = samples
+        .iter()
+        .filter_map(|sample| {
+            let ns = *sample.measured_us.get("phases.gate")? * 1e3;
+            Some(([sample.tokens, sample.gate_flops], ns))
+        })
+        .collect();
+    let mut parameters = [
+        costs.gate.fixed_ns.max(1.0),
+        costs.gate.token_ns.max(1.0),
+        costs.gate.flop_ns.max(1e-4),
+    ];
+    search(&mut parameters, 1.005, |p| {
+        gate.iter()
+            .map(|([tokens, flops], ns)| {
+                bent(((p[0] + p[1] * tokens + p[2] * flops) / ns.max(1.0)).ln())
+            })
+            .sum()
+    });
+    [costs.gate.fixed_ns, costs.gate.token_ns, costs.gate.flop_ns] = parameters;
+}
+
+/// A line through (size, ns) by relative error.
+fn line(points: &[(f64, f64)], start: Line) -> Line {
+    if points.is_empty() {
+        return start;
+    }
+    let mut parameters = [start.fixed_ns.max(1.0), start.unit_ns.max(1e-3)];
+    search(&mut parameters, 1.005, |p| {
+        points
+            .iter()
+            .map(|(size, ns)| bent(((p[0] + p[1] * size) / ns.max(1.0)).ln()))
+            .sum()
+    });
+    Line::new(parameters[0], parameters[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A world in which a step is what two costs make of it.
+    #[test]
+    fn costs_that_made_the_steps_are_found_again() {
+        let truth = |costs: &Costs, tokens: f64| {
+            (costs.write.fixed_ns + costs.write.unit_ns * tokens * 1000.0) / 1e3
+        };
+        let mut made = Costs::loopback();
+        (made.write.fixed_ns, made.write.unit_ns) = (25_000.0, 0.6);
+        let tokens = [1.0, 10.0, 100.0, 1000.0];
+        let samples: Vec<Sample> = tokens
+            .iter()
+            .map(|tokens| Sample {
+                tokens: *tokens,
+                choices: 2.0 * tokens,
+                gate_flops: 1e3 * tokens,
+                measured_us: BTreeMap::from([
+                    ("step".to_owned(), truth(&made, *tokens)),
+                    ("phases.plan".to_owned(), 5.0 + 0.1 * tokens),
+                    ("phases.gate".to_owned(), 3.0 + 0.5 * tokens),
+                ]),
+            })
+            .collect();
+        let mut costs = Costs::loopback();
+        let left = fit(&mut costs, &mut Vec::new(), &samples, |costs, _| {
+            let step = |tokens: &f64| BTreeMap::from([("step".to_owned(), truth(costs, *tokens))]);
+            tokens.iter().map(step).collect()
+        });
+        assert!(left < 1e-3, "{left}");
+        for tokens in [5.0, 500.0] {
+            let ratio = truth(&costs, tokens) / truth(&made, tokens);
+            assert!((0.95..1.05).contains(&ratio), "{ratio} at {tokens}");
+        }
+        assert!((costs.plan.ns(2000) as f64 / 105_000.0 - 1.0).abs() < 0.02);
+    }
+}

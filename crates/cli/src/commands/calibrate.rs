@@ -1,0 +1,226 @@
+//! `expertmesh calibrate`: this machine's costs, for simulations to come.
+//!
+//! A grid of configurations is launched and driven; costs are moved until the simulation of each is
+//! as long as the launch was. What lies between the points of the grid is left to `validate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use expertmesh_bench::calibrate::{
+    Domain, PointRecord, Predictor, Profile, Sample, figures_of, fit, set_loopback, time_expert,
+};
+use expertmesh_bench::validate::{Comparison, ErrorTable, FigureErrors, STEP};
+use expertmesh_simulator::{Costs, ExpertTable};
+use expertmesh_telemetry::Source;
+use expertmesh_topology::Topology;
+
+use crate::args::values::whole;
+use crate::cluster::ProcessGroup;
+use crate::commands::measure::{Effort, Simulated, measure, simulated};
+use crate::error::Failure;
+use crate::logging::LogFormat;
+use crate::output::{check_place, print};
+use crate::progress::Progress;
+use crate::report::environment;
+use crate::signals::{Signals, interrupted};
+
+/// Steps of each point that a fit simulates: routes differ from step to step, times hardly.
+const FIT_STEPS: u64 = 2;
+/// Latency, ns, and rate, bytes a ns, that the fit of a loopback starts from.
+const LOOPBACK: [f64; 2] = [20_000.0, 2.0];
+
+/// Flags of `calibrate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  expertmesh calibrate --profile profile.json
+  expertmesh calibrate --profile profile.json --seconds 0.3
+  expertmesh validate --profile profile.json --holdout-seed 1
+  expertmesh simulate --profile profile.json --workers 5 --tokens 100
+
+It takes some minutes and wants the machine for itself: 2 to 6 workers, 1 to 1024 tokens, three layers,
+both exchanges on loopback. Emulated links follow their topology and need no calibration.")]
+pub(crate) struct CalibrateArgs {
+    /// File for the profile
+    #[arg(long, value_name = "FILE")]
+    profile: PathBuf,
+    /// Seconds of steps at each point [default: 0.6]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value = "0.6",
+        hide_default_value = true
+    )]
+    seconds: f64,
+    /// Seed of layers and batches [default: 0]
+    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
+    #[arg(value_parser = whole::<u64>)]
+    seed: u64,
+}
+
+/// Measures, fits, writes the profile and says how far off it is.
+///
+/// # Errors
+/// [`Failure`] of a cluster, or of a file that cannot be written.
+pub(crate) async fn run(args: CalibrateArgs, log_format: LogFormat) -> Result<(), Failure> {
+    check_place(&args.profile)?;
+    if !(args.seconds > 0.0 && args.seconds <= 60.0) {
+        return Err(Failure::input(format!(
+            "--seconds is {}, expected above 0 and at most 60",
+            args.seconds
+        )));
+    }
+    let mut signals = Signals::take()?;
+    let domain = Domain::default();
+    let mut costs = Costs::loopback();
+    costs.experts.tables = tables(&domain)?;
+    let mut group = ProcessGroup::new();
+    let outcome = tokio::select! {
+        biased;
+        signal = signals.next() => Err(interrupted(signal)),
+        outcome = measure_grid(&args, &domain, &mut group, log_format) => outcome,
+    };
+    group.stop().await;
+    let points = outcome?;
+    let profile = fitted(&args, domain, costs, points)?;
+    let text = profile.to_json()?;
+    std::fs::write(&args.profile, text).map_err(|error| {
+        Failure::run(format!("cannot write {}: {error}", args.profile.display()))
+    })?;
+    print(&page(&args, &profile))
+}
+
+/// What a core takes for an expert of each layer while all cores compute.
+fn tables(domain: &Domain) -> Result<Vec<ExpertTable>, Failure> {
+    let cores = crate::commands::cores().get();
+    let table = |shape: &expertmesh_bench::calibrate::LayerShape| {
+        let spec = shape.expert();
+        let times = time_expert(&spec, shape.experts, cores).map_err(Failure::run)?;
+        let points = times.rows.iter().zip(&times.beside_ns);
+        Ok(ExpertTable {
+            hidden: spec.hidden,
+            ffn: spec.ffn,
+            matrices: 3,
+            weight_bytes: spec.weight_bytes() as u64,
+            points: points.map(|(rows, ns)| (*rows, *ns as f64)).collect(),
+        })
+    };
+    domain.shapes.iter().map(table).collect()
+}
+
+async fn measure_grid(
+    args: &CalibrateArgs,
+    domain: &Domain,
+    group: &mut ProcessGroup,
+    log_format: LogFormat,
+) -> Result<Vec<PointRecord>, Failure> {
+    let effort = Effort {
+        seconds: args.seconds,
+        fewest: 12,
+        most: 200,
+    };
+    let grid = domain.grid();
+    let progress = Progress::steps(grid.len() as u64);
+    let mut points = Vec::with_capacity(grid.len());
+    for point in grid {
+        let run = measure(&point, args.seed, effort, group, log_format).await?;
+        progress.step(true);
+        points.push(PointRecord {
+            measured_us: figures_of(&run),
+            predicted_us: std::collections::BTreeMap::new(),
+            point,
+        });
+    }
+    Ok(points)
+}
+
+/// Moves the costs until simulated points are as long as measured ones.
+fn fitted(
+    args: &CalibrateArgs,
+    domain: Domain,
+    mut costs: Costs,
+    mut points: Vec<PointRecord>,
+) -> Result<Profile, Failure> {
+    let predictors = points.iter().map(|one| {
+        let Simulated {
+            config,
+            topology,
+            rehearsal,
+            load,
+        } = simulated(&one.point, args.seed)?;
+        let made = Predictor::new(config, topology, &rehearsal, &load, FIT_STEPS);
+        made.map_err(Failure::run)
+    });
+    let predictors = predictors.collect::<Result<Vec<Predictor>, Failure>>()?;
+    let samples: Vec<Sample> = points
+        .iter()
+        .map(|one| {
+            let (shape, tokens) = (one.point.shape, one.point.tokens as f64);
+            Sample {
+                tokens,
+                choices: tokens * shape.top_k as f64,
+                gate_flops: 2.0 * tokens * (shape.hidden * shape.experts) as f64,
+                measured_us: one.measured_us.clone(),
+            }
+        })
+        .collect();
+    let mut links = LOOPBACK.to_vec();
+    let all = |costs: &Costs, links: &[f64]| {
+        let change = |topology: &mut Topology| set_loopback(topology, links);
+        let figures = predictors.iter().map(|one| one.figures(costs, change));
+        // A step that cannot be simulated counts as one of no time at all.
+        figures.map(Result::unwrap_or_default).collect::<Vec<_>>()
+    };
+    fit(&mut costs, &mut links, &samples, all);
+    for (one, predicted) in points.iter_mut().zip(all(&costs, &links)) {
+        one.predicted_us = predicted;
+    }
+    costs.name = "calibrated".to_owned();
+    costs.origin = format!(
+        "fitted to {} launches on this machine by `expertmesh calibrate`",
+        points.len()
+    );
+    costs.source = Source::Calibrated;
+    let table = table(&points);
+    let nothing = FigureErrors {
+        points: 0,
+        median: 0.0,
+        p90: 0.0,
+        max: 0.0,
+        bias: 0.0,
+    };
+    Ok(Profile {
+        schema: Profile::SCHEMA.to_owned(),
+        environment: environment(&[]),
+        seed: args.seed,
+        domain,
+        costs,
+        error: table.figure(STEP).unwrap_or(nothing),
+        points,
+        loopback: [links[0], links[1]],
+        verdict: None,
+    })
+}
+
+fn table(points: &[PointRecord]) -> ErrorTable {
+    let all: Vec<Comparison> = points
+        .iter()
+        .map(|one| Comparison {
+            point: one.point.clone(),
+            measured_us: vec![one.measured_us.clone()],
+            predicted_us: one.predicted_us.clone(),
+            ledger_difference: None,
+        })
+        .collect();
+    ErrorTable::of(&all)
+}
+
+fn page(args: &CalibrateArgs, profile: &Profile) -> String {
+    let table = crate::commands::validate::errors(&table(&profile.points));
+    format!(
+        "calibrate: {} points, errors of the fit to its own points\n\n{table}\n  profile           {}; \
+         next: expertmesh validate --profile {} --holdout-seed 1\n",
+        profile.points.len(),
+        args.profile.display(),
+        args.profile.display()
+    )
+}
