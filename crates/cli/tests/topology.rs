@@ -100,6 +100,7 @@ fn stretched_time_is_said_and_divided_out() {
     let (_folder, path) = file(
         &SLOW
             .replace("20 ms", "20 us")
+            .replace("1 ms", "1 us")
             .replace("20 Mbit/s", "20 Gbit/s"),
     );
     let links = [
@@ -113,7 +114,7 @@ fn stretched_time_is_said_and_divided_out() {
     let (page, report) = launched(&links);
     assert!(page.contains("take 1000 times as long"), "{page}");
     assert!(
-        page.contains("emulated network (lab, 3 hosts, dilation 1000)"),
+        page.contains("\nlinks of lab, 3 hosts, dilation 1000\n"),
         "{page}"
     );
     let step = &report.runs[0].latency_us.step;

@@ -24,6 +24,9 @@ const LABEL: usize = 16;
 pub fn terminal(report: &Report) -> String {
     let mut page = Page::default();
     page.line(&environment(&report.environment));
+    if let Some(topology) = &report.environment.topology {
+        page.line(&format!("links of {topology}"));
+    }
     if report.runs.is_empty() {
         page.blank();
         page.line("No runs.");
@@ -62,10 +65,7 @@ fn environment(environment: &Environment) -> String {
     let cores = environment.cores;
     let mut parts = vec![
         format!("expertmesh {}", environment.version),
-        match &environment.topology {
-            Some(topology) => format!("{} network ({topology})", environment.network),
-            None => format!("{} network", environment.network),
-        },
+        format!("{} network", environment.network),
         format!("{cores} {}", if cores == 1 { "core" } else { "cores" }),
         format!("{} kernels", environment.kernel),
     ];

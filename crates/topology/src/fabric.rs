@@ -12,8 +12,11 @@ pub struct Fabric {
     topology: Topology,
     hosts: Vec<Host>,
     places: Vec<Place>,
-    /// Racks in order of their numbers.
+    /// Racks in order of their numbers, and the index of each host's.
     racks: Vec<Rack>,
+    rack_of: Vec<u32>,
+    /// Ends of the overrides, in their order.
+    ends: Vec<Ends>,
     /// First port of each host's network ports.
     nic_ports: Vec<u32>,
     /// First port of the uplinks, and of the links that pairs have to themselves.
@@ -27,6 +30,14 @@ pub struct Fabric {
 struct Place {
     host: u32,
     nic: u32,
+}
+
+/// The hosts at both ends of an override; `None` is every host.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    from: Option<u32>,
+    to: Option<u32>,
+    one_way: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +61,9 @@ impl Fabric {
         let hosts = hosts_for(topology, workers)?;
         let places = places(topology, &hosts, workers)?;
         let racks = racks(topology, &hosts);
+        let number = |host: &Host| index(racks.partition_point(|rack| rack.number < host.rack));
+        let rack_of = hosts.iter().map(number).collect();
+        let ends = topology.overrides.iter().map(|own| Ends::of(own, &hosts));
 
         let mut next = 2 * index(places.len());
         let mut nic_ports = Vec::with_capacity(hosts.len());
@@ -62,9 +76,11 @@ impl Fabric {
         Ok(Self {
             ports: own_ports + 2 * index(topology.overrides.len()),
             topology: topology.clone(),
+            ends: ends.collect(),
             hosts,
             places,
             racks,
+            rack_of,
             nic_ports,
             rack_ports,
             own_ports,
@@ -225,16 +241,43 @@ impl Fabric {
 
     /// Index of a host's rack in the order of their numbers.
     fn rack_of(&self, host: u32) -> u32 {
-        let number = self.hosts[host as usize].rack;
-        index(self.racks.partition_point(|rack| rack.number < number))
+        self.rack_of.get(host as usize).copied().unwrap_or_default()
     }
 
     /// The last entry that holds from one host to another: its index, which way, and itself.
     fn override_of(&self, from: u32, to: u32) -> Option<(u32, u32, &LinkOverride)> {
-        let name = |host: u32| self.hosts[host as usize].name.as_str();
-        let all = self.topology.overrides.iter().enumerate().rev();
-        all.filter_map(|(at, own)| Some((index(at), own.direction(name(from), name(to))?, own)))
-            .next()
+        let entries = self.topology.overrides.iter().zip(&self.ends).enumerate();
+        let mut fitting = entries
+            .rev()
+            .filter_map(|(at, (own, ends))| Some((index(at), ends.direction(from, to)?, own)));
+        fitting.next()
+    }
+}
+
+// === impl Ends ===
+
+impl Ends {
+    fn of(own: &LinkOverride, hosts: &[Host]) -> Self {
+        let find = |name: &str| {
+            let at = hosts.iter().position(|host| host.name == name);
+            // A host that is not in use has an index that no host has.
+            (name != "*").then(|| at.map_or(u32::MAX, index))
+        };
+        Self {
+            from: find(&own.from),
+            to: find(&own.to),
+            one_way: own.one_way,
+        }
+    }
+
+    /// Which way the entry holds from host `from` to host `to`: 0 as it is written, 1 on the way
+    /// back, `None` not at all.
+    fn direction(self, from: u32, to: u32) -> Option<u32> {
+        let fits = |end: Option<u32>, host: u32| end.is_none_or(|end| end == host);
+        if fits(self.from, from) && fits(self.to, to) {
+            return Some(0);
+        }
+        (!self.one_way && fits(self.from, to) && fits(self.to, from)).then_some(1)
     }
 }
 

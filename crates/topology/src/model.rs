@@ -206,17 +206,3 @@ impl Link {
 fn stretched(ns: u64, factor: f64) -> u64 {
     (ns as f64 * factor).round() as u64
 }
-
-// === impl LinkOverride ===
-
-impl LinkOverride {
-    /// Which way this entry holds from host `from` to host `to`: 0 as it is written, 1 on the way
-    /// back, `None` not at all.
-    pub(crate) fn direction(&self, from: &str, to: &str) -> Option<u32> {
-        let fits = |pattern: &str, name: &str| pattern == "*" || pattern == name;
-        if fits(&self.from, from) && fits(&self.to, to) {
-            return Some(0);
-        }
-        (!self.one_way && fits(&self.from, to) && fits(&self.to, from)).then_some(1)
-    }
-}

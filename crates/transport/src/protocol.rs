@@ -7,6 +7,8 @@
 //! | `expertmesh-protocol` | `major.minor`, in requests and in replies |
 //! | `expertmesh-session` | the session, decimal |
 //! | `expertmesh-endpoint` | the caller's endpoint id, decimal |
+//!
+//! Streams on emulated links say more, see `emulation::link`.
 
 use std::str::FromStr;
 

@@ -182,3 +182,19 @@ impl Block<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretched_work_takes_its_factor_and_other_work_no_longer() {
+        let started_ns = monotonic_ns() - 1_000_000;
+        stretch(started_ns, 3.0);
+        assert!(monotonic_ns() - started_ns >= 3_000_000);
+        let before = monotonic_ns();
+        // An hour of work that nobody stretches.
+        stretch(before.saturating_sub(3_600_000_000_000), 1.0);
+        assert!(monotonic_ns() - before < 3_600_000_000_000);
+    }
+}

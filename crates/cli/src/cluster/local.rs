@@ -14,7 +14,7 @@ use crate::cluster::process::{ChildSpec, Exited, ProcessGroup};
 use crate::cluster::ready::Ready;
 use crate::error::Failure;
 use crate::logging::LogFormat;
-use crate::output::{complain, print};
+use crate::output::complain;
 
 /// Address at which the system chooses a free port.
 pub(crate) const ANY_PORT: &str = "127.0.0.1:0";
@@ -46,10 +46,10 @@ pub(crate) struct LocalCluster {
 }
 
 /// Starts workers on free ports of the loopback interface, `worker-0`, `worker-1`, … Where they have
-/// a network, its links are probed, and what they do is printed.
+/// a network, its links are probed.
 ///
 /// # Errors
-/// As [`ProcessGroup::start`], and as [`Network::probe`].
+/// As [`ProcessGroup::start`], and as [`Network::check`].
 pub(crate) async fn start_workers(
     group: &mut ProcessGroup,
     options: &WorkerOptions,
@@ -78,7 +78,7 @@ pub(crate) async fn start_workers(
     let ready = group.start(specs.collect(), options.patience).await?;
     if let Some(network) = &options.network {
         let addresses: Vec<&str> = ready.iter().map(|one| one.address.as_str()).collect();
-        print(&network.probe(&addresses).await?)?;
+        network.check(&addresses).await?;
     }
     Ok(ready)
 }

@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use expertmesh_kernels::SharedWords;
 use expertmesh_telemetry::{self as telemetry, Environment, Run};
@@ -25,6 +25,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 pub(crate) use crate::cluster::network::namespaces::namespaces_missing;
 
 use crate::error::Failure;
+use crate::output::print;
 
 /// A network, as its launcher holds it.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Network {
     tolerance: f64,
     /// Of the launcher, in the coordinator's place.
     options: LinkOptions,
+    /// Whether the links of a cluster of this network were told.
+    told: AtomicBool,
 }
 
 /// Where a child finds the network, and who it is in it: `PATH:ENDPOINT`.
@@ -84,6 +87,7 @@ impl Network {
             asked,
             dilation,
             tolerance,
+            told: AtomicBool::new(false),
         })
     }
 
@@ -99,6 +103,19 @@ impl Network {
     /// Links of this process, which is then the coordinator.
     pub(crate) fn options(&self) -> LinkOptions {
         self.options.clone()
+    }
+
+    /// Probes the links of a cluster that has just come up, and tells what they do unless a cluster
+    /// before it was told of.
+    ///
+    /// # Errors
+    /// As [`Self::probe`].
+    pub(crate) async fn check(&self, addresses: &[&str]) -> Result<(), Failure> {
+        let page = self.probe(addresses).await?;
+        match self.told.swap(true, Ordering::Relaxed) {
+            false => print(&page),
+            true => Ok(()),
+        }
     }
 
     /// Says that `run` was taken over these links, and turns its times into the topology's.

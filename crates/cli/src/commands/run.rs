@@ -42,6 +42,7 @@ use crate::traces::TraceFile;
   expertmesh run --model Mixtral-8x7B-v0.1 --layer 0 --dtype bf16 --workers 2 \\
       --input in.safetensors --output out.safetensors
   expertmesh run --coordinator 127.0.0.1:7500 --input in.safetensors --output out.safetensors
+  expertmesh run --hidden 64 --topology 25gbe --input in.safetensors --output out.safetensors
 
 The input holds hidden_states [T, H] or [B, S, H], F32 or BF16, and may hold padding_mask
 (1 = padding: the token's choices are skipped), attention_mask (for losses only) and token_ids

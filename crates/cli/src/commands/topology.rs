@@ -182,10 +182,10 @@ fn devices(fabric: &Fabric, page: &mut String) {
         seen.push(device);
         let _ = writeln!(
             page,
-            "  {:<6}  {} GFLOP/s, memory {}, {} of it reached, {} a product\n          ({})",
+            "  {:<6}  {} GFLOP/s, memory {:.1} GB/s, {} of it reached, {} a product\n          ({})",
             device.name,
             device.flops / 1e9,
-            show_rate(device.memory_bytes_per_s / 1e9),
+            device.memory_bytes_per_s / 1e9,
             device.efficiency,
             show_time(device.launch_ns),
             device.source,

@@ -58,7 +58,7 @@ impl Network {
     /// # Errors
     /// [`Failure::Gate`] for a link beyond the tolerance, and for a rate that this machine does not
     /// carry; whatever ends a probe.
-    pub(crate) async fn probe(&self, addresses: &[&str]) -> Result<String, Failure> {
+    pub(super) async fn probe(&self, addresses: &[&str]) -> Result<String, Failure> {
         let Some(first) = addresses.first() else {
             return Ok(String::new());
         };

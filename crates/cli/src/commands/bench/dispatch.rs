@@ -47,6 +47,7 @@ const BATCHES: u64 = 8;
   expertmesh bench dispatch --exchange star --tokens 1,16,64,256 --restarts 5 \\
     --max-ratio 1.5,1.5,1.5,1.9
   expertmesh bench dispatch --expert swiglu --tokens 64 --report dispatch.json
+  expertmesh bench dispatch --topology 10gbe --workers 2 --tokens 64
 
 The floor is the same messages in the same pattern over the same streams, answered without any
 work; `ratio` is the p50 of the exchange over the p50 of the floor, taken in each restart.")]
