@@ -41,6 +41,8 @@ struct Run {
     gate: Gate,
     sim: Simulator,
     logits: Vec<f32>,
+    /// Numbers that logits are made of.
+    pool: Vec<f32>,
     workers: usize,
 }
 
@@ -110,6 +112,7 @@ impl Run {
             gate: gate(),
             sim: Simulator::new(&topology, costs, config).unwrap(),
             logits: vec![0.0; workers * TOKENS * EXPERTS],
+            pool: (0..1 << 18).map(drawn).collect(),
             workers,
         }
     }
@@ -125,7 +128,7 @@ impl Run {
         let (mut events, mut step_ns) = (0, 0);
         for layer in 0..=layers {
             let begun = cpu_ns();
-            score(&mut self.logits, layer as u64);
+            score(&self.pool, &mut self.logits, layer as u64);
             let context = GateContext::default();
             let choices = self.gate.choose(&self.logits, &context).unwrap();
             let logits = std::mem::take(&mut self.logits);
@@ -188,28 +191,34 @@ fn gate() -> Gate {
     Gate::new(config, weight, None, Some(vec![0.0; EXPERTS])).unwrap()
 }
 
-/// Logits of a layer: the sum of four uniform bytes of a mixed counter, so nearly normal, with
-/// experts that are liked more than others.
-fn score(logits: &mut [f32], layer: u64) {
+/// Logits of a layer: each token's are a window, at a drawn place, of numbers that were drawn once,
+/// and experts that are liked more than others.
+fn score(pool: &[f32], logits: &mut [f32], layer: u64) {
     let liked: Vec<f32> = (0..EXPERTS as u64)
-        .map(|at| 0.1 * drawn(!at, layer))
+        .map(|at| 0.1 * drawn(!at ^ layer << 32))
         .collect();
     for (token, row) in (0u64..).zip(logits.chunks_exact_mut(EXPERTS)) {
-        let first = token * EXPERTS as u64;
-        for (at, (logit, liked)) in (first..).zip(row.iter_mut().zip(&liked)) {
-            *logit = drawn(at, layer) + liked;
+        let place = mixed(token ^ layer << 32) as usize % (pool.len() - EXPERTS);
+        let window = &pool[place..place + EXPERTS];
+        for ((logit, drawn), liked) in row.iter_mut().zip(window).zip(&liked) {
+            *logit = drawn + liked;
         }
     }
 }
 
-fn drawn(at: u64, layer: u64) -> f32 {
-    // The low 32 bits of a counter, mixed by two rounds of the finaliser of MurmurHash3.
-    let mut bits = (at ^ layer << 20) as u32 ^ (layer as u32).wrapping_mul(0x9e37_79b9);
-    bits = (bits ^ bits >> 16).wrapping_mul(0x85eb_ca6b);
-    bits = (bits ^ bits >> 13).wrapping_mul(0xc2b2_ae35);
-    bits ^= bits >> 16;
-    let sum = (bits & 0xff) + (bits >> 8 & 0xff) + (bits >> 16 & 0xff) + (bits >> 24);
-    (sum as f32 - 510.0) * (1.0 / 148.0)
+/// Nearly normal: the sum of four uniform numbers of 16 bits, scaled to a variance of 1.
+fn drawn(at: u64) -> f32 {
+    let bits = mixed(at);
+    let sum: u64 = (0..4).map(|part| bits >> (16 * part) & 0xffff).sum();
+    (sum as f32 / 65_536.0 - 2.0) * 3.0_f32.sqrt()
+}
+
+/// SplitMix64's output function.
+fn mixed(at: u64) -> u64 {
+    let mut bits = at.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
 }
 
 /// Time that this thread has had a core, nanoseconds: other processes of the machine take none of

@@ -17,6 +17,8 @@ pub struct SimConfig {
     pub placement: Placement,
     /// How rows travel.
     pub exchange: ExchangeKind,
+    /// `[workers]` the group of each in `hierarchical`; empty: the workers of a host are a group.
+    pub groups: Vec<u32>,
     /// The longest frame that rows or results are cut to, bytes.
     pub chunk_bytes: usize,
     /// Chunks that a home may have under way at one host.
@@ -182,6 +184,7 @@ impl SimConfig {
             layer,
             placement,
             exchange,
+            groups: Vec::new(),
             chunk_bytes: (1 << 20) - 1024,
             credits: 4,
             on_loss: OnLoss::Fail,
@@ -207,6 +210,14 @@ impl SimConfig {
             let held = self.placement.experts();
             return Err(SimError::field("placement experts", held, expected));
         }
+        let grouped = self.exchange == ExchangeKind::Hierarchical;
+        if !self.groups.is_empty() && (!grouped || self.groups.len() != workers) {
+            let expected = match grouped {
+                true => format!("{workers}, one for each worker, or none"),
+                false => format!("no groups, because the exchange is {}", self.exchange),
+            };
+            return Err(SimError::field("groups", self.groups.len(), expected));
+        }
         for (field, held) in [("credits", self.credits), ("threads", self.threads)] {
             if held == 0 {
                 return Err(SimError::field(field, 0, "at least 1"));
@@ -214,10 +225,6 @@ impl SimConfig {
         }
         if self.deadline_ns == 0 {
             return Err(SimError::field("deadline_ns", 0, "a time above 0"));
-        }
-        if self.exchange == ExchangeKind::Hierarchical {
-            let expected = "star or all-to-all";
-            return Err(SimError::field("exchange", self.exchange, expected));
         }
         if self.resident && self.exchange == ExchangeKind::Star {
             let expected = "all-to-all, because in star the coordinator is home";

@@ -72,8 +72,8 @@ impl<'a> Net<'a> {
         self.fabric.path(from, to).latency_ns
     }
 
-    pub(crate) fn into_uses(self) -> Vec<PortUse> {
-        self.uses
+    pub(crate) fn take_uses(&mut self) -> Vec<PortUse> {
+        std::mem::take(&mut self.uses)
     }
 
     fn path(&self, parcel: Parcel) -> Path {

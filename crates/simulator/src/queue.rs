@@ -98,6 +98,15 @@ impl Queue {
         }
     }
 
+    /// Forgets all events and begins anew; keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.present.clear();
+        self.far.clear();
+        self.nodes.clear();
+        self.spans.fill(NONE);
+        (self.span, self.free, self.later, self.pushed) = (0, NONE, 0, 0);
+    }
+
     /// The next event and its time.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`World`] here, what endpoints and messages are (`parts`), how tasks get their
 //! threads and what they take (`tasks`), then who does what: the coordinator (`front`), a home of
-//! tokens (`home`), a host of experts (`host`), failures (`fail`), and what is told at the end
+//! tokens (`home`), a host of experts (`host`), who passes rows on (`relay`), failures (`fail`), and what is told at the end
 //! (`finish`).
 
 mod fail;
@@ -11,6 +11,7 @@ mod front;
 mod home;
 mod host;
 mod parts;
+mod relay;
 mod tasks;
 
 use std::collections::BTreeSet;
@@ -30,6 +31,22 @@ use crate::run::front::Front;
 use crate::run::home::HomeSlot;
 use crate::run::parts::{Endpoint, Group, Kind, Message, Task};
 use crate::simulator::Simulator;
+
+/// Memory that one run leaves to the next: fresh pages cost more than they hold.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    messages: Vec<Message>,
+    times: Vec<Times>,
+    queue: Queue,
+}
+
+/// What is left of a run.
+pub(crate) struct Ended {
+    pub(crate) outcome: Result<SimRun, SimError>,
+    /// What the coordinator knows of its workers.
+    pub(crate) down: Vec<Option<LossCause>>,
+    pub(crate) scratch: Scratch,
+}
 
 /// Everything that a run changes.
 pub(crate) struct World<'a> {
@@ -65,7 +82,7 @@ pub(crate) struct World<'a> {
 // === impl World ===
 
 impl<'a> World<'a> {
-    pub(crate) fn new(sim: &'a Simulator, inputs: &[StepInput<'a>]) -> Self {
+    pub(crate) fn new(sim: &'a Simulator, inputs: &[StepInput<'a>], scratch: Scratch) -> Self {
         let config = sim.config();
         let fabric = sim.fabric();
         let endpoints = fabric.endpoints();
@@ -94,14 +111,14 @@ impl<'a> World<'a> {
         let mut world = Self {
             sim,
             now: 0,
-            queue: Queue::default(),
+            queue: scratch.queue,
             net: Net::new(fabric, slow_links(config, endpoints)),
             cpus,
             log: Log::new(config.log),
             ends,
             uses: vec![EndpointUse::default(); endpoints],
-            messages: Vec::new(),
-            times: Vec::new(),
+            messages: scratch.messages,
+            times: scratch.times,
             departed_ns: Vec::new(),
             homes: Vec::new(),
             steps: inputs.iter().map(|input| Front::new(*input)).collect(),
@@ -141,7 +158,24 @@ impl<'a> World<'a> {
     }
 
     /// Lets things happen until every step is over.
-    pub(crate) fn finish(mut self) -> Result<(SimRun, Vec<Option<LossCause>>), SimError> {
+    pub(crate) fn finish(mut self) -> Ended {
+        let outcome = self.play().and_then(|()| self.told());
+        let mut scratch = Scratch {
+            messages: std::mem::take(&mut self.messages),
+            times: std::mem::take(&mut self.times),
+            queue: std::mem::take(&mut self.queue),
+        };
+        scratch.messages.clear();
+        scratch.times.clear();
+        scratch.queue.clear();
+        Ended {
+            outcome,
+            down: self.down,
+            scratch,
+        }
+    }
+
+    fn play(&mut self) -> Result<(), SimError> {
         while self.open > 0 {
             let Some((at, event)) = self.queue.pop() else {
                 let step = self.steps.iter().position(|step| step.outcome.is_none());
@@ -155,7 +189,7 @@ impl<'a> World<'a> {
             self.events += 1;
             self.happen(event);
         }
-        self.told()
+        Ok(())
     }
 
     #[inline]
@@ -225,7 +259,7 @@ impl<'a> World<'a> {
         }
         self.uses[to as usize].received_bytes += bytes;
         self.message_lane(message);
-        self.push(to, Task::Read(message));
+        self.take_in(to, message);
     }
 
     /// Keeps a piece of somebody's time, if lanes are asked for.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use expertmesh_exchange::{HostTable, Limits, LossCause};
+use expertmesh_exchange::{ExchangeKind, Groups, HostTable, Limits, LossCause};
 use expertmesh_placement::Placement;
 use expertmesh_routing::{Admission, Route};
 use expertmesh_topology::{Fabric, Topology};
 
 use crate::config::{SimConfig, SimRun, SimStep, StepInput};
-use crate::costs::{Costs, float, whole};
+use crate::costs::{Costs, Line, float, whole};
 use crate::error::SimError;
 use crate::experts::{NetworkCost, Shared};
-use crate::run::World;
+use crate::run::{Scratch, World};
 
 /// Machines, links, costs and a layer: steps run on them under an event clock.
 ///
@@ -29,6 +29,9 @@ pub struct Simulator {
     /// The expert of a worker that holds one alone, by endpoint id.
     only: Vec<Option<u32>>,
     down: Vec<Option<LossCause>>,
+    scratch: Scratch,
+    /// Taking messages in and handing them over takes no time, and no core.
+    is_instant: bool,
 }
 
 // === impl Simulator ===
@@ -56,9 +59,14 @@ impl Simulator {
             experts: experts.collect(),
             shared: shared.collect(),
             names: names.collect(),
-            table: HostTable::new(&config.placement).with_free(config.layer.free_experts),
+            table: table(&config, &fabric)?,
             down: vec![None; fabric.endpoints()],
             only: only(&config.placement),
+            scratch: Scratch::default(),
+            is_instant: costs.read == Line::default()
+                && costs.write == Line::default()
+                && costs.wake_ns == 0.0
+                && !costs.on_cores,
             fabric,
             costs,
             config,
@@ -87,9 +95,10 @@ impl Simulator {
     /// # Errors
     /// [`SimError::Step`] for the first of them that fails.
     pub fn run(&mut self, inputs: &[StepInput<'_>]) -> Result<SimRun, SimError> {
-        let (run, down) = World::new(self, inputs).finish()?;
-        self.down = down;
-        Ok(run)
+        let scratch = std::mem::take(&mut self.scratch);
+        let ended = World::new(self, inputs, scratch).finish();
+        (self.down, self.scratch) = (ended.down, ended.scratch);
+        ended.outcome
     }
 
     /// Machines and links.
@@ -121,6 +130,10 @@ impl Simulator {
         &self.table
     }
 
+    pub(crate) fn is_instant(&self) -> bool {
+        self.is_instant
+    }
+
     /// The expert of `endpoint`, if it holds one alone: whose rows its chunks are is known then.
     #[inline]
     pub(crate) fn only_expert(&self, endpoint: u32) -> Option<u32> {
@@ -150,6 +163,29 @@ impl Simulator {
         let host = self.fabric.host_of(endpoint) as usize;
         self.fabric.hosts()[host].device as usize
     }
+}
+
+/// Who executes what and, in `hierarchical`, who stands together: the workers of a host, unless the
+/// configuration says otherwise.
+fn table(config: &SimConfig, fabric: &Fabric) -> Result<HostTable, SimError> {
+    let table = HostTable::new(&config.placement).with_free(config.layer.free_experts);
+    if config.exchange != ExchangeKind::Hierarchical {
+        return Ok(table);
+    }
+    let mut groups = config.groups.clone();
+    if groups.is_empty() {
+        groups = vec![0; config.placement.workers()];
+        for (group, workers) in
+            (0..).zip(fabric.workers_by_host().iter().filter(|of| !of.is_empty()))
+        {
+            for worker in workers {
+                groups[*worker as usize - 1] = group;
+            }
+        }
+    }
+    let groups = Groups::new(groups);
+    let groups = groups.map_err(|held| SimError::field("groups", held, "groups counted from 0"))?;
+    Ok(table.with_groups(groups))
 }
 
 fn only(placement: &Placement) -> Vec<Option<u32>> {

@@ -24,18 +24,18 @@ pub(crate) struct NetworkArgs {
     pub(crate) topology: Option<String>,
     /// Stretch time: links and experts take D times as long, and figures are divided by it
     #[arg(long, value_name = "D", requires = "topology")]
-    dilation: Option<f64>,
+    pub(crate) dilation: Option<f64>,
     /// Exit with 3 if the probe before the run finds a link off by more than this [default: 10]
     #[arg(long, value_name = "PERCENT", requires = "topology")]
-    probe_tolerance: Option<f64>,
+    pub(crate) probe_tolerance: Option<f64>,
     /// What shapes the links [default: emulated]
     #[arg(long, value_name = "BACKEND", requires = "topology")]
-    links: Option<Links>,
+    pub(crate) links: Option<Links>,
 }
 
 /// Who makes links slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Links {
+pub(crate) enum Links {
     /// The processes themselves; needs no rights.
     Emulated,
     /// The kernel, in network namespaces.

@@ -1,6 +1,6 @@
 //! Workers that fail, and who learns of it.
 
-use expertmesh_exchange::{COORDINATOR, ExchangeKind, Home, LossCause};
+use expertmesh_exchange::{COORDINATOR, Home, LossCause};
 
 use crate::config::{Failure, Fault};
 use crate::log::Entry;
@@ -37,8 +37,7 @@ impl World<'_> {
             return;
         }
         for other in 0..count(self.ends.len()) {
-            let has_stream =
-                other == COORDINATOR || self.sim.config().exchange == ExchangeKind::AllToAll;
+            let has_stream = other == COORDINATOR || self.sim.config().exchange.is_sharded();
             if other != endpoint && has_stream {
                 self.notify(endpoint, other);
             }

@@ -8,15 +8,15 @@ use expertmesh_telemetry::StepRecord;
 
 use crate::config::{EndpointUse, SimRun, SimStep};
 use crate::error::SimError;
+use crate::log::Log;
 use crate::run::World;
 use crate::run::front::Front;
 
 // === impl World ===
 
 impl World<'_> {
-    /// The steps' records; an error if one failed. With it what the coordinator knows of its
-    /// workers now.
-    pub(super) fn told(mut self) -> Result<(SimRun, Vec<Option<LossCause>>), SimError> {
+    /// The steps' records; an error if one failed.
+    pub(super) fn told(&mut self) -> Result<SimRun, SimError> {
         let mut steps = Vec::with_capacity(self.steps.len());
         for at in 0..self.steps.len() {
             steps.push(self.step_told(at)?);
@@ -26,17 +26,16 @@ impl World<'_> {
         for (at, one) in endpoints.iter_mut().enumerate() {
             self.add_threads(one, at * threads, threads);
         }
-        let (digest, log) = self.log.finish();
-        let run = SimRun {
+        let (digest, log) = std::mem::replace(&mut self.log, Log::new(false)).finish();
+        Ok(SimRun {
             steps,
             endpoints,
-            ports: self.net.into_uses(),
+            ports: self.net.take_uses(),
             took_ns: self.now,
             events: self.events,
             digest,
             log,
-        };
-        Ok((run, self.down))
+        })
     }
 
     fn add_threads(&self, one: &mut EndpointUse, first: usize, threads: usize) {

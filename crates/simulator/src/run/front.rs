@@ -252,7 +252,7 @@ impl World<'_> {
         };
         let home = front.first_home + shard;
         let message = self.homes[home as usize].message;
-        self.push(COORDINATOR, Task::Write(message, 1));
+        self.hand_over(COORDINATOR, message, 1);
         self.pump_shards(step);
     }
 

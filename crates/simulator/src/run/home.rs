@@ -161,9 +161,8 @@ impl World<'_> {
         }
         run.next = run.home.poll();
         match run.next {
-            // Refused before any step: `SimConfig::validate`.
-            None | Some(HomeAction::Relay { .. }) => self.start_own(home),
-            Some(HomeAction::Send { .. }) => {
+            None => self.start_own(home),
+            Some(HomeAction::Send { .. } | HomeAction::Relay { .. }) => {
                 run.is_pumping = true;
                 let endpoint = slot.endpoint;
                 self.push_urgent(endpoint, Task::Pump(home));
@@ -176,46 +175,77 @@ impl World<'_> {
     /// coordinator, whose socket starts on a message while the next is packed.
     pub(super) fn pack_rows(&mut self, home: u32, at: u64) -> u64 {
         let costs = self.sim.costs();
-        let config = self.sim.config();
-        let slot = &mut self.homes[home as usize];
-        let (step, me) = (slot.step, slot.endpoint);
-        let plan = &self.steps[step as usize].plan.shards[slot.shard as usize].plan;
-        let Some(run) = &mut slot.run else {
-            return 0;
-        };
+        let me = self.homes[home as usize].endpoint;
         let first = count(self.messages.len());
         let mut ns = 0;
-        while let Some(action) = run.next.take().or_else(|| run.home.poll()) {
-            let HomeAction::Send { host, chunk } = action else {
-                run.next = Some(action);
+        while let Some(action) = self.next_action(home) {
+            let message = match action {
+                HomeAction::Send { host, chunk } => self.rows_message(home, host, chunk),
+                HomeAction::Relay { bundle } => self.relay_message(home, bundle),
+                HomeAction::Combine | HomeAction::Fail(_) => {
+                    if let Some(run) = &mut self.homes[home as usize].run {
+                        run.next = Some(action);
+                    }
+                    break;
+                }
+            };
+            let is_gone = self.gone.contains(&(me, message.to));
+            let slot = &mut self.homes[home as usize];
+            let plan = &self.steps[slot.step as usize].plan.shards[slot.shard as usize].plan;
+            let Some(run) = &mut slot.run else {
                 break;
             };
-            let rows = plan.host(host);
-            if self.gone.contains(&(me, rows.endpoint)) {
-                run.home.on_host_lost(rows.endpoint, super::fail::gone());
+            if is_gone {
+                run.home.on_host_lost(message.to, super::fail::gone());
                 continue;
             }
-            let piece = &rows.chunks[chunk];
-            let (count_rows, choices) = (piece.rows.len(), piece.choices.len());
-            let row_bytes = config.layer.row_bytes();
-            let bytes = encoded_len(count_rows + choices, count_rows * row_bytes) as u64;
-            ns += costs.pack.ns(bytes);
-            run.moments
-                .packed(plan.hosts[host].chunks.start + chunk, at + ns);
-            let mut message = Message::new(Kind::Rows, (me, rows.endpoint), home, step);
-            (message.host, message.chunk) = (count(host), count(chunk));
-            (message.rows, message.bytes) = (count(count_rows), bytes);
-            message.choices = count(choices);
+            ns += costs.pack.ns(message.bytes);
+            match action {
+                HomeAction::Relay { bundle } => {
+                    for part in &plan.parts()[plan.bundles()[bundle].parts.clone()] {
+                        let chunk = plan.hosts[part.host].chunks.start + part.chunk;
+                        run.moments.packed(chunk, at + ns);
+                    }
+                }
+                _ => {
+                    let chunks = &plan.hosts[message.host as usize].chunks;
+                    run.moments
+                        .packed(chunks.start + message.chunk as usize, at + ns);
+                }
+            }
             self.messages.push(message);
             if me == COORDINATOR {
                 break;
             }
         }
-        run.packed = (first, count(self.messages.len()) - first);
-        let local = self.messages[first as usize..]
-            .iter()
-            .filter(|one| one.to == me);
-        ns + local.map(|one| costs.local.ns(one.bytes)).sum::<u64>()
+        let packed = &self.messages[first as usize..];
+        let local = packed.iter().filter(|one| one.to == me);
+        let local_ns: u64 = local.map(|one| costs.local.ns(one.bytes)).sum();
+        let packed = (first, count(packed.len()));
+        if let Some(run) = &mut self.homes[home as usize].run {
+            run.packed = packed;
+        }
+        ns + local_ns
+    }
+
+    fn next_action(&mut self, home: u32) -> Option<HomeAction> {
+        let run = self.homes[home as usize].run.as_mut()?;
+        run.next.take().or_else(|| run.home.poll())
+    }
+
+    fn rows_message(&self, home: u32, host: usize, chunk: usize) -> Message {
+        let slot = &self.homes[home as usize];
+        let plan = &self.steps[slot.step as usize].plan.shards[slot.shard as usize].plan;
+        let of = plan.host(host);
+        let piece = &of.chunks[chunk];
+        let (rows, choices) = (piece.rows.len(), piece.choices.len());
+        let ends = (slot.endpoint, of.endpoint);
+        let mut message = Message::new(Kind::Rows, ends, home, slot.step);
+        (message.host, message.chunk) = (count(host), count(chunk));
+        (message.rows, message.choices) = (count(rows), count(choices));
+        let row_bytes = self.sim.config().layer.row_bytes();
+        message.bytes = encoded_len(rows + choices, rows * row_bytes) as u64;
+        message
     }
 
     /// What was packed goes to the network; a worker's own rows to its experts.
@@ -228,7 +258,7 @@ impl World<'_> {
         run.is_pumping = false;
         let (first, messages) = run.packed;
         if messages > 0 {
-            self.push(me, Task::Write(first, messages));
+            self.hand_over(me, first, messages);
         }
         for message in first..first + messages {
             if self.messages[message as usize].to == me {
@@ -246,7 +276,7 @@ impl World<'_> {
             // The next message is packed when the socket has had its turn.
             run.next = run.home.poll();
             match run.next {
-                Some(HomeAction::Send { .. }) => {
+                Some(HomeAction::Send { .. } | HomeAction::Relay { .. }) => {
                     run.is_pumping = true;
                     return self.push(me, Task::Pump(home));
                 }
@@ -434,10 +464,10 @@ impl World<'_> {
         if self.sim.config().resident {
             return self.read(at);
         }
-        self.push(from, Task::Write(at, 1));
+        self.hand_over(from, at, 1);
     }
 
-    fn count_local(&mut self, message: u32) {
+    pub(super) fn count_local(&mut self, message: u32) {
         let one = &self.messages[message as usize];
         let (at, rows, bytes) = ((one.from, one.to), one.rows as usize, one.bytes);
         let request = one.kind.is_request();

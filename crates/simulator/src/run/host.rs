@@ -33,6 +33,10 @@ impl World<'_> {
         match kind {
             Kind::Shard => self.on_shard(message),
             Kind::Rows => self.on_rows(message),
+            Kind::Relay => {
+                let relay = self.messages[message as usize].to;
+                self.push_urgent(relay, Task::PassOn(message));
+            }
             Kind::Results => self.on_results(message),
             Kind::Combined => self.on_combined(home, None),
             Kind::Failed => {
@@ -52,9 +56,7 @@ impl World<'_> {
         let (to, step, choices) = (one.to, one.step, one.choices as usize);
         let extent = match config.exchange {
             ExchangeKind::Star => self.rows_of(message).0.first_chunks(config.credits),
-            ExchangeKind::AllToAll | ExchangeKind::Hierarchical => {
-                self.steps[step as usize].plan.extents[to as usize]
-            }
+            _ => self.steps[step as usize].plan.extents[to as usize],
         };
         let active = self.count_rows(message);
         self.counts.drain().for_each(drop);
@@ -153,7 +155,8 @@ impl World<'_> {
             let rows = self.messages[count_of(*job)];
             self.batch_lanes(&rows, started_ns, computed_ns);
             let choices = rows.choices as usize;
-            let back = (endpoint, rows.from);
+            // Whoever passed the rows on, their home adds them up.
+            let back = (endpoint, self.homes[rows.home as usize].endpoint);
             let mut message = Message::new(Kind::Results, back, rows.home, rows.step);
             (message.host, message.chunk) = (rows.host, rows.chunk);
             message.rows = rows.choices;
@@ -168,7 +171,7 @@ impl World<'_> {
             });
             self.messages.push(message);
         }
-        self.push(endpoint, Task::Write(first, jobs));
+        self.hand_over(endpoint, first, jobs);
         for message in first..first + jobs {
             let one = &self.messages[message as usize];
             if one.to == endpoint {
@@ -186,7 +189,8 @@ impl World<'_> {
         if !self.sim.config().lanes {
             return;
         }
-        let (endpoint, peer, step) = (rows.to, Some(rows.from), u64::from(rows.step));
+        let home = self.homes[rows.home as usize].endpoint;
+        let (endpoint, peer, step) = (rows.to, Some(home), u64::from(rows.step));
         let spans = [
             (Phase::Queue, rows.received_ns, started_ns),
             (Phase::Experts, started_ns, computed_ns),

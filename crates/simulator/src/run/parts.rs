@@ -57,6 +57,8 @@ pub(super) enum Task {
     SendShard(u32),
     /// A home packs what its machine sends.
     Pump(u32),
+    /// A relay makes the rows of a bundle's hosts.
+    PassOn(u32),
     /// Messages, the first of so many, are handed to the network.
     Write(u32, u32),
     /// A message is taken from it.
@@ -99,6 +101,8 @@ pub(super) enum Work {
 pub(super) enum Kind {
     Shard,
     Rows,
+    /// Rows for several hosts of a group, to be passed on.
+    Relay,
     Results,
     Combined,
     /// An error instead of outputs; in no ledger.
@@ -207,7 +211,7 @@ impl Message {
 impl Kind {
     /// Whether the ledger has it as a request.
     pub(super) fn is_request(self) -> bool {
-        matches!(self, Self::Shard | Self::Rows)
+        matches!(self, Self::Shard | Self::Rows | Self::Relay)
     }
 
     pub(super) fn is_counted(self) -> bool {
@@ -216,7 +220,7 @@ impl Kind {
 
     pub(super) fn phase(self) -> Option<Phase> {
         match self {
-            Self::Shard | Self::Rows => Some(Phase::Send),
+            Self::Shard | Self::Rows | Self::Relay => Some(Phase::Send),
             Self::Results | Self::Combined => Some(Phase::Return),
             Self::Failed | Self::Closed => None,
         }

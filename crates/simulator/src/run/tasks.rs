@@ -23,6 +23,28 @@ impl World<'_> {
         self.wake(endpoint, 0);
     }
 
+    /// A message is at an endpoint: its I/O thread reads it, in passing where that takes no time.
+    pub(super) fn take_in(&mut self, endpoint: u32, message: u32) {
+        if self.is_idle(endpoint) && self.reading_ns(message) == 0 {
+            return self.read(message);
+        }
+        self.push(endpoint, Task::Read(message));
+    }
+
+    /// Messages, the first of so many, are for the network.
+    pub(super) fn hand_over(&mut self, endpoint: u32, first: u32, messages: u32) {
+        if self.is_idle(endpoint) {
+            self.write(endpoint, first, messages, self.now);
+            return;
+        }
+        self.push(endpoint, Task::Write(first, messages));
+    }
+
+    /// Whether I/O takes no time here and nothing is in its way.
+    fn is_idle(&self, endpoint: u32) -> bool {
+        self.sim.is_instant() && !self.ends[endpoint as usize].threads[0].is_awake
+    }
+
     /// Work for an endpoint's compute threads, or for its I/O thread if it is `inline`.
     pub(super) fn compute(&mut self, endpoint: u32, work: Work, cost: Shared, inline: bool) {
         let threads = if inline { 1 } else { self.sim.config().threads };
@@ -152,6 +174,7 @@ impl World<'_> {
             }
             Task::SendShard(step) => self.pack_shard(step, at),
             Task::Pump(home) => self.pack_rows(home, at),
+            Task::PassOn(message) => self.pack_parts(message),
             Task::Write(first, messages) => self.write(endpoint, first, messages, at),
             Task::Read(message) => self.reading_ns(message),
             Task::Closed(_) => costs.read.ns(0),
@@ -195,6 +218,7 @@ impl World<'_> {
             Task::Plan(step) => self.planned(step),
             Task::SendShard(step) => self.shard_packed(step),
             Task::Pump(home) => self.rows_packed(home),
+            Task::PassOn(message) => self.parts_packed(message),
             Task::Write(..) => {}
             Task::Read(message) => self.read(message),
             Task::Closed(peer) => self.closed(endpoint, peer),

@@ -27,6 +27,9 @@ fn setup(exchange: ExchangeKind) -> SimConfig {
     config.layer = layer(12, 3);
     config.chunk_bytes = 40_000;
     config.credits = 2;
+    if exchange == ExchangeKind::Hierarchical {
+        config.groups = vec![0, 0, 1, 1];
+    }
     config.log = true;
     config.lanes = true;
     config
@@ -54,7 +57,7 @@ fn two(exchange: ExchangeKind, seed: u64) -> SimRun {
 
 #[test]
 fn the_same_seed_gives_the_same_log_to_the_byte() {
-    for exchange in [ExchangeKind::Star, ExchangeKind::AllToAll] {
+    for exchange in ExchangeKind::ALL {
         let (one, again, other) = (two(exchange, 1), two(exchange, 1), two(exchange, 2));
         assert_eq!(one.log, again.log);
         assert_eq!(one.digest, again.digest);
@@ -69,7 +72,7 @@ fn the_same_seed_gives_the_same_log_to_the_byte() {
 
 #[test]
 fn everything_that_is_planned_is_carried_and_nothing_else() {
-    for exchange in [ExchangeKind::Star, ExchangeKind::AllToAll] {
+    for exchange in ExchangeKind::ALL {
         let run = two(exchange, 3);
         let mut bytes = 0;
         for step in &run.steps {
@@ -93,7 +96,7 @@ fn everything_that_is_planned_is_carried_and_nothing_else() {
 /// and no sooner than either alone.
 #[test]
 fn steps_overlap() {
-    for exchange in [ExchangeKind::Star, ExchangeKind::AllToAll] {
+    for exchange in ExchangeKind::ALL {
         let mut sim = Simulator::new(&lab(4, 4), Costs::loopback(), setup(exchange)).unwrap();
         let route = spread(100, 12);
         let admission = admitted(&route);

@@ -150,6 +150,7 @@ impl Case {
         let layer = Layer::of(&bus.parts.spec, self.wire);
         let mut config = SimConfig::new(layer, self.placement.clone(), self.exchange);
         (config.chunk_bytes, config.credits) = (self.chunk_bytes, self.credits);
+        config.groups = bus.setup.groups.clone();
         config.on_loss = OnLoss::Drop;
         let hangs = |endpoint| SimFault::Lost {
             endpoint,

@@ -167,6 +167,7 @@ pub(super) fn plan_on(
             .threads
             .map_or_else(|| (cores / on_host.max(1)).max(1), usize::from),
         faults: args.fault.iter().map(|fault| fault.0).collect(),
+        groups: step.groups.clone(),
         resident,
         lanes: lane_steps > 0,
         log: args.event_log.is_some(),
