@@ -71,7 +71,7 @@ fn main() -> Result<ExitCode, Failure> {
     let fabric = fabric()?;
     let needed = Emulation::words_for(&fabric);
     let shared = File::options()
-        .create(true)
+        .create_new(true)
         .read(true)
         .write(true)
         .open(&file)?;

@@ -87,10 +87,8 @@ impl Outbox {
         let bytes = message.len();
         // Counted first: the peer's answer may be here before `send` returns.
         self.shared.counters.sent(bytes);
-        self.shared.queue(message).map_err(|closed| {
-            self.shared.counters.unsent(bytes);
-            closed
-        })
+        let queued = self.shared.queue(message);
+        queued.inspect_err(|Closed| self.shared.counters.unsent(bytes))
     }
 
     /// Ends this direction after everything that was queued; later messages are refused.

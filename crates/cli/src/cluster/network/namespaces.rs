@@ -22,8 +22,11 @@ pub(crate) fn namespaces_missing() -> String {
     )
 }
 
+/// Whether something is there.
+type Check = fn() -> bool;
+
 /// What a backend in namespaces asks of a machine, and whether it is there.
-const NEEDS: [(&str, fn() -> bool); 4] = [
+const NEEDS: [(&str, Check); 4] = [
     ("the command ip (iproute2)", || is_on_path("ip")),
     ("the command tc (iproute2)", || is_on_path("tc")),
     ("user namespaces", has_namespaces),
