@@ -62,7 +62,11 @@ fn groups(names: &[String], endpoints: usize) -> Vec<Group> {
         groups.push(Group {
             name: match to - from {
                 1 => name(from),
-                _ => format!("{} … {}", human::fit(&name(from), 9), to - 1),
+                _ => format!(
+                    "{} … {}",
+                    human::fit(&name(from), 11),
+                    number(&name(to - 1))
+                ),
             },
             from,
             to,
@@ -70,6 +74,15 @@ fn groups(names: &[String], endpoints: usize) -> Vec<Group> {
         from = to;
     }
     groups
+}
+
+/// What tells the last of several apart: the digits at the end of its name, or all of it.
+fn number(name: &str) -> &str {
+    let digits = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    match &name[digits..] {
+        "" => name,
+        digits => digits,
+    }
 }
 
 fn between(matrix: &[Vec<u64>], from: &Group, to: &Group) -> u64 {
@@ -89,14 +102,16 @@ fn map(run: &Run, groups: &[Group]) -> String {
     let n = groups.len();
     // Sums stand apart by half a cell.
     let width = if n <= FEW { WIDTHS.0 } else { WIDTHS.1 };
-    let cell = ((width - NAMES.0) / (n as f64 + 1.8)).min(78.0);
+    // Names that rise need room at the right.
+    let cell = ((width - NAMES.0 - 24.0) / (n as f64 + 1.8)).min(78.0);
     let height = (cell * 0.62).clamp(14.0, 44.0);
-    let bottom = NAMES.1 + height * (n as f64 + 1.5);
+    let is_lettered = n <= LETTERED;
+    let room = if is_lettered { 0.0 } else { 34.0 };
+    let bottom = NAMES.1 + height * (n as f64 + 1.5) + room;
     let mut chart = Chart::new(width, bottom + 8.0, "Heat map of traffic between endpoints");
     let x = |column: f64| NAMES.0 + column * cell;
     let y = |row: f64| NAMES.1 + row * height;
     let small = if cell < 48.0 { "small" } else { "" };
-    let is_lettered = n <= LETTERED;
     let steps = run.load.steps.max(1);
     for (row, group) in groups.iter().enumerate() {
         let middle = y(row as f64 + 0.5) + 4.0;
@@ -121,7 +136,7 @@ fn map(run: &Run, groups: &[Group]) -> String {
             let style = format!("fill-opacity:{:.3}", 0.08 + 0.92 * share);
             chart.rect(at, size, "cell", &style, &says);
             if is_lettered {
-                let hot = if share > 0.5 { "hot" } else { "" };
+                let hot = if share > 0.42 { "hot" } else { "" };
                 let class = format!("{hot} {small}");
                 let at = (x(column as f64 + 0.5), middle);
                 chart.words(at, "middle", class.trim(), &human::bytes_dense(*bytes));
@@ -148,16 +163,12 @@ fn map(run: &Run, groups: &[Group]) -> String {
             .iter()
             .fold(0, |sum: u64, row| sum.saturating_add(row[at]));
         sums(&mut chart, (x(last + 0.5), y(at as f64 + 0.5) + 4.0), sent);
-        if n <= LETTERED {
-            sums(
-                &mut chart,
-                (x(at as f64 + 0.5), y(last + 0.5) + 4.0),
-                received,
-            );
+        if is_lettered {
+            let at = (x(at as f64 + 0.5), y(last + 0.5) + 4.0);
+            sums(&mut chart, at, received);
         } else {
-            let says = format!("{} received {}", groups[at].name, human::bytes(received));
-            let at = (x(at as f64) + 1.0, y(last) + 1.0);
-            chart.rect(at, (cell - 2.0, height - 2.0), "band", "", &says);
+            let at = (x(at as f64 + 0.3), y(last + 0.5) + room);
+            chart.rising(at, "strong small", &human::bytes_dense(received));
         }
     }
     let all = cells
