@@ -62,6 +62,10 @@ pub struct ExpertTable {
     /// `[rows, nanoseconds]`, rows rising. Between two of them the logarithm of the time is linear
     /// in the logarithm of the rows; outside, time is in proportion to the nearest two.
     pub points: Vec<(u32, f64)>,
+    /// The same while every other core of the host computes too: cores share caches and memory. Empty
+    /// where they do not hold each other up.
+    #[serde(default)]
+    pub beside: Vec<(u32, f64)>,
 }
 
 /// What routed and shared experts take.
@@ -259,12 +263,12 @@ impl Costs {
 
 impl ExpertTable {
     fn validate(&self) -> Result<(), SimError> {
-        let rising = self.points.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let fit = self
-            .points
-            .iter()
-            .all(|(rows, ns)| *rows > 0 && ns.is_finite() && *ns > 0.0);
-        if rising && fit && !self.points.is_empty() {
+        let good = |points: &[(u32, f64)]| {
+            let rising = points.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            let mut all = points.iter();
+            rising && all.all(|(rows, ns)| *rows > 0 && ns.is_finite() && *ns > 0.0)
+        };
+        if good(&self.points) && good(&self.beside) && !self.points.is_empty() {
             return Ok(());
         }
         let of = format!("hidden {}, ffn {}", self.hidden, self.ffn);

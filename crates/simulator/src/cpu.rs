@@ -7,6 +7,12 @@
 
 use std::collections::VecDeque;
 
+use crate::costs::whole;
+
+/// How often work that others slow down is looked at, and the shortest time between two looks.
+const LOOKS: u64 = 8;
+const SHORTEST_LOOK_NS: u64 = 100_000;
+
 /// All hosts' cores and their threads.
 #[derive(Debug)]
 pub(crate) struct Cpus {
@@ -37,6 +43,10 @@ struct Thread {
     left_ns: u64,
     /// What it does now ends then; an event at another time is stale.
     ends_ns: Option<u64>,
+    /// How many times as long its work takes while every other core computes too.
+    slowdown: f64,
+    /// How many times as long it takes now.
+    rate: f64,
     /// When it got its core.
     granted_ns: u64,
     /// Sums.
@@ -79,6 +89,8 @@ impl Cpus {
             is_io,
             left_ns: 0,
             ends_ns: None,
+            slowdown: 1.0,
+            rate: 1.0,
             granted_ns: 0,
             busy_ns: 0,
             waited_ns: 0,
@@ -116,15 +128,34 @@ impl Cpus {
         None
     }
 
-    /// A thread that was told to begin works for `ns`; returns when its event comes.
-    pub(crate) fn work(&mut self, thread: u32, ns: u64, now_ns: u64) -> u64 {
+    /// A thread that was told to begin works for `ns`, or `slowdown` times as long while every other
+    /// core computes; returns when its event comes.
+    pub(crate) fn work(&mut self, thread: u32, ns: u64, slowdown: f64, now_ns: u64) -> u64 {
+        self.threads[thread as usize].slowdown = slowdown;
+        self.works(thread, ns, now_ns)
+    }
+
+    fn works(&mut self, thread: u32, ns: u64, now_ns: u64) -> u64 {
         let one = &mut self.threads[thread as usize];
+        let cores = &self.hosts[one.host as usize];
         // What computes is looked at whenever a slice is over; I/O is short and is not.
-        let sliced = !one.is_io && self.hosts[one.host as usize].is_short;
-        let part = if sliced { ns.min(self.slice_ns) } else { ns };
+        let mut slice_ns = u64::MAX;
+        if !one.is_io && cores.is_short {
+            slice_ns = self.slice_ns;
+        }
+        one.rate = 1.0;
+        if one.slowdown > 1.0 {
+            let others = (cores.computing.len() as f64 - 1.0).max(0.0);
+            let most = f64::from(cores.cores.max(2)) - 1.0;
+            one.rate += (one.slowdown - 1.0) * (others / most).min(1.0);
+            // Who computes beside it changes: it is looked at again soon.
+            slice_ns = slice_ns.min((ns / LOOKS).max(SHORTEST_LOOK_NS));
+        }
+        let part = ns.min(slice_ns);
         one.left_ns = ns - part;
-        one.busy_ns += part;
-        let ends_ns = now_ns + part;
+        let took = whole(part as f64 * one.rate);
+        one.busy_ns += took;
+        let ends_ns = now_ns + took;
         one.ends_ns = Some(ends_ns);
         ends_ns
     }
@@ -150,7 +181,7 @@ impl Cpus {
     /// A slice is over and nobody waits: goes on with what is left.
     pub(crate) fn goes_on(&mut self, thread: u32, now_ns: u64) -> u64 {
         let left = self.threads[thread as usize].left_ns;
-        self.work(thread, left, now_ns)
+        self.works(thread, left, now_ns)
     }
 
     /// A thread gives up its core and, if it has more to do, waits for another.
@@ -202,7 +233,7 @@ impl Cpus {
         }
         match left {
             0 => Grant::Begin(thread),
-            left => Grant::Goes(thread, self.work(thread, left, now_ns)),
+            left => Grant::Goes(thread, self.works(thread, left, now_ns)),
         }
     }
 
@@ -210,7 +241,7 @@ impl Cpus {
     fn stop(&mut self, thread: u32, now_ns: u64) {
         let one = &mut self.threads[thread as usize];
         let undone = one.ends_ns.take().map_or(0, |ends| ends - now_ns);
-        one.left_ns += undone;
+        one.left_ns += whole(undone as f64 / one.rate);
         one.busy_ns -= undone;
         one.asked_ns = now_ns;
     }

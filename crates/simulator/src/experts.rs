@@ -13,8 +13,8 @@ const BLOCK_ROWS: u32 = 128;
 /// The time of one network on one kind of device.
 #[derive(Debug, Clone)]
 pub(crate) enum NetworkCost {
-    /// `[BLOCK_ROWS + 1]` nanoseconds by rows, from measurements.
-    Table(Vec<u64>),
+    /// `[BLOCK_ROWS + 1]` nanoseconds by rows, from measurements: alone, and beside others.
+    Table(Vec<(u64, u64)>),
     /// From the device's peaks.
     Roofline {
         row_ns: f64,
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) longest_ns: u64,
     /// Pieces.
     pub(crate) pieces: u64,
+    /// What all of it takes more while every other core computes too, nanoseconds.
+    pub(crate) more_ns: u64,
 }
 
 /// Rows of a batch by expert, of which only those that were counted are read.
@@ -57,7 +59,8 @@ impl NetworkCost {
                 && table.weight_bytes == shape.weight_bytes
         };
         if let Some(table) = costs.tables.iter().find(fits) {
-            return Self::Table((0..=BLOCK_ROWS).map(|rows| table.ns(rows)).collect());
+            let both = |rows| (table.ns(rows), table.beside_ns(rows));
+            return Self::Table((0..=BLOCK_ROWS).map(both).collect());
         }
         let flops_per_ns = on.flops * on.efficiency / 1e9;
         let bytes_per_ns = on.memory_bytes_per_s * costs.bandwidth_share / 1e9;
@@ -81,15 +84,14 @@ impl NetworkCost {
                 let mut shared = Shared::default();
                 for rows in rows.filter(|rows| *rows > 0) {
                     let (blocks, rest) = (u64::from(rows / BLOCK_ROWS), rows % BLOCK_ROWS);
-                    shared.total_ns += blocks * full;
-                    shared.pieces += blocks;
-                    if blocks > 0 {
-                        shared.longest_ns = shared.longest_ns.max(full);
-                    }
-                    if rest > 0 {
-                        shared.total_ns += block(rest);
-                        shared.pieces += 1;
-                        shared.longest_ns = shared.longest_ns.max(block(rest));
+                    for (count, (alone, beside)) in [(blocks, full), (1, block(rest))] {
+                        if count == 0 || alone == 0 {
+                            continue;
+                        }
+                        shared.total_ns += count * alone;
+                        shared.more_ns += count * beside.saturating_sub(alone);
+                        shared.pieces += count;
+                        shared.longest_ns = shared.longest_ns.max(alone);
                     }
                 }
                 shared
@@ -110,6 +112,7 @@ impl NetworkCost {
                     total_ns,
                     longest_ns: total_ns,
                     pieces: 1,
+                    more_ns: 0,
                 }
             }
         }
@@ -122,25 +125,37 @@ impl ExpertTable {
     /// The time of `rows` rows, nanoseconds. `exp` and `log` are those of the kernels: the same bits
     /// on every machine.
     pub fn ns(&self, rows: u32) -> u64 {
+        Self::at(&self.points, rows)
+    }
+
+    /// The same while every other core computes, nanoseconds.
+    pub fn beside_ns(&self, rows: u32) -> u64 {
+        match self.beside.is_empty() {
+            true => self.ns(rows),
+            false => Self::at(&self.beside, rows).max(self.ns(rows)),
+        }
+    }
+
+    fn at(points: &[(u32, f64)], rows: u32) -> u64 {
         if rows == 0 {
             return 0;
         }
-        let above = self.points.partition_point(|(at, _)| *at < rows);
-        if let Some((at, ns)) = self.points.get(above)
+        let above = points.partition_point(|(at, _)| *at < rows);
+        if let Some((at, ns)) = points.get(above)
             && *at == rows
         {
             return whole(*ns);
         }
-        let Some(last) = self.points.len().checked_sub(1) else {
+        let Some(last) = points.len().checked_sub(1) else {
             return 0;
         };
         if last == 0 {
-            let (at, ns) = self.points[0];
+            let (at, ns) = points[0];
             // One point says what a row costs, and nothing of fewer rows than its own.
             return whole(ns * float(u64::from(rows.max(at))) / float(u64::from(at)));
         }
         let right = above.clamp(1, last);
-        let ((x0, y0), (x1, y1)) = (self.points[right - 1], self.points[right]);
+        let ((x0, y0), (x1, y1)) = (points[right - 1], points[right]);
         let (x0, x1, x) = (log(x0), log(x1), log(rows));
         let (y0, y1) = (math::log(single(y0)), math::log(single(y1)));
         let y = y0 + (y1 - y0) * ((x - x0) / (x1 - x0));
@@ -155,6 +170,11 @@ impl Shared {
     pub(crate) fn cut(&self, threads: usize) -> (u64, u64) {
         let parts = self.pieces.clamp(1, threads.max(1) as u64);
         (parts, self.total_ns.div_ceil(parts).max(self.longest_ns))
+    }
+
+    /// How many times as long it takes while every other core computes too.
+    pub(crate) fn slowdown(&self) -> f64 {
+        1.0 + float(self.more_ns) / float(self.total_ns.max(1))
     }
 }
 

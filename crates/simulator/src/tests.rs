@@ -83,6 +83,7 @@ fn table(rows: u32, ns: f64) -> ExpertTable {
         matrices: 2,
         weight_bytes: (2 * 4 * HIDDEN * 8) as u64,
         points: vec![(rows, ns)],
+        beside: Vec::new(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use expertmesh_simulator::{Costs, Line};
+use expertmesh_simulator::{CombineCost, Costs, Line};
 
 use crate::calibrate::search::search;
 
@@ -19,17 +19,20 @@ pub struct Sample {
     pub choices: f64,
     /// Operations of the gate's product: 2·T·H·E.
     pub gate_flops: f64,
+    /// Bytes that a combine at the coordinator reads and writes; `None` where workers are homes.
+    pub combined_bytes: Option<f64>,
     /// Medians by figure, µs.
     pub measured_us: BTreeMap<String, f64>,
 }
 
 /// Figures that a fit through the simulator looks at besides `step`, with their weights.
-const PARTS: [(&str, f64); 5] = [
-    ("phases.send", 0.15),
-    ("phases.experts", 0.3),
-    ("phases.return", 0.15),
-    ("phases.combine", 0.15),
-    ("phases.pack", 0.1),
+const PARTS: [(&str, f64); 6] = [
+    ("phases.send", 0.3),
+    ("phases.queue", 0.2),
+    ("phases.experts", 0.5),
+    ("phases.return", 0.3),
+    ("phases.combine", 0.3),
+    ("phases.pack", 0.2),
 ];
 /// The finest factor by which a cost is still moved.
 const FINEST: f64 = 1.03;
@@ -48,7 +51,7 @@ const KNOBS: [Knob; 12] = [
     |costs| &mut costs.pack.unit_ns,
     |costs| &mut costs.experts.batch_ns,
     |costs| &mut costs.experts.byte_ns,
-    |costs| &mut costs.combine.byte_ns,
+    |costs| &mut costs.slice_ns,
     |costs| &mut costs.collect.unit_ns,
     |costs| &mut costs.shard_plan.unit_ns,
 ];
@@ -62,36 +65,44 @@ pub fn fit(
     mut simulate: impl FnMut(&Costs, &[f64]) -> Vec<BTreeMap<String, f64>>,
 ) -> f64 {
     direct(costs, samples);
-    let tables: Vec<Vec<(u32, f64)>> = costs
-        .experts
-        .tables
-        .iter()
-        .map(|table| table.points.clone())
-        .collect();
+    let tables = costs.experts.tables.clone();
     let mut parameters: Vec<f64> = KNOBS.iter().map(|knob| (*knob(costs)).max(1e-3)).collect();
-    // What experts take beside others, as a factor of what they take alone; then the links.
-    parameters.push(1.0);
+    // Experts in a step beside experts in a loop, with few rows and with many; then the links.
+    parameters.extend([1.0, 1.0]);
     parameters.extend(links.iter());
     let apply = |parameters: &[f64], costs: &mut Costs| {
         for (knob, value) in KNOBS.iter().zip(parameters) {
             *knob(costs) = *value;
         }
-        let factor = parameters[KNOBS.len()];
-        for (table, points) in costs.experts.tables.iter_mut().zip(&tables) {
-            for (now, (_, ns)) in table.points.iter_mut().zip(points) {
-                now.1 = ns * factor;
-            }
+        let ends = [parameters[KNOBS.len()], parameters[KNOBS.len() + 1]];
+        for (table, loop_times) in costs.experts.tables.iter_mut().zip(&tables) {
+            scale(&mut table.points, &loop_times.points, ends);
+            scale(&mut table.beside, &loop_times.beside, ends);
         }
     };
     let mut trial = costs.clone();
     let left = search(&mut parameters, FINEST, |parameters| {
         apply(parameters, &mut trial);
-        let predicted = simulate(&trial, &parameters[KNOBS.len() + 1..]);
+        let predicted = simulate(&trial, &parameters[KNOBS.len() + 2..]);
         loss(samples, &predicted)
     });
     apply(&parameters, costs);
-    *links = parameters[KNOBS.len() + 1..].to_vec();
+    *links = parameters[KNOBS.len() + 2..].to_vec();
     left
+}
+
+/// Times of a table, multiplied by one factor at its fewest rows and another at its most, by a power
+/// of the rows between them.
+fn scale(now: &mut [(u32, f64)], from: &[(u32, f64)], ends: [f64; 2]) {
+    let last = from
+        .last()
+        .map_or(1.0, |(rows, _)| f64::from(*rows))
+        .ln()
+        .max(1.0);
+    for (now, (rows, ns)) in now.iter_mut().zip(from) {
+        let along = f64::from(*rows).ln() / last;
+        now.1 = ns * ends[0].powf(1.0 - along) * ends[1].powf(along);
+    }
 }
 
 /// Mean squared logarithm of predicted over measured, of steps and, by weight and share, of phases.
@@ -134,6 +145,17 @@ fn direct(costs: &mut Costs, samples: &[Sample]) {
         samples.iter().filter_map(one).collect()
     };
     costs.plan = line(&of("phases.plan", &|sample| sample.choices), costs.plan);
+    let combined = samples.iter().filter_map(|sample| {
+        let ns = *sample.measured_us.get("phases.combine")? * 1e3;
+        Some((sample.combined_bytes?, ns))
+    });
+    let start = Line::new(costs.combine.fixed_ns, costs.combine.byte_ns);
+    let combine = line(&combined.collect::<Vec<_>>(), start);
+    costs.combine = CombineCost {
+        fixed_ns: combine.fixed_ns,
+        row_ns: 0.0,
+        byte_ns: combine.unit_ns,
+    };
     let gate: Vec<([f64; 2], f64)> = samples
         .iter()
         .filter_map(|sample| {
@@ -190,6 +212,7 @@ mod tests {
                 tokens: *tokens,
                 choices: 2.0 * tokens,
                 gate_flops: 1e3 * tokens,
+                combined_bytes: None,
                 measured_us: BTreeMap::from([
                     ("step".to_owned(), truth(&made, *tokens)),
                     ("phases.plan".to_owned(), 5.0 + 0.1 * tokens),

@@ -8,7 +8,7 @@ use expertmesh_telemetry::Environment;
 use expertmesh_topology::Topology;
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{Domain, Point};
+use crate::calibrate::{Domain, ExpertTimes, Point};
 use crate::validate::FigureErrors;
 
 /// A calibrated machine.
@@ -26,6 +26,8 @@ pub struct Profile {
     pub costs: Costs,
     /// Errors of `step` at the measured points, which the costs were fitted to.
     pub error: FigureErrors,
+    /// Experts of each layer in a loop, before any fit.
+    pub experts: Vec<ExpertTimes>,
     /// The measured points.
     pub points: Vec<PointRecord>,
     /// Latency, ns, and rate, bytes a ns, of this machine's loopback.

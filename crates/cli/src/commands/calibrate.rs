@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expertmesh_bench::calibrate::{
-    Domain, PointRecord, Predictor, Profile, Sample, figures_of, fit, set_loopback, time_expert,
+    Domain, ExpertTimes, LayerShape, PointRecord, Predictor, Profile, Sample, figures_of, fit,
+    set_loopback, time_expert,
 };
 use expertmesh_bench::validate::{Comparison, ErrorTable, FigureErrors, STEP};
 use expertmesh_simulator::{Costs, ExpertTable};
@@ -51,6 +52,9 @@ pub(crate) struct CalibrateArgs {
         hide_default_value = true
     )]
     seconds: f64,
+    /// Fit the measurements of this profile anew instead of taking others
+    #[arg(long, value_name = "FILE")]
+    refit: Option<PathBuf>,
     /// Seed of layers and batches [default: 0]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     #[arg(value_parser = whole::<u64>)]
@@ -70,9 +74,18 @@ pub(crate) async fn run(args: CalibrateArgs, log_format: LogFormat) -> Result<()
         )));
     }
     let mut signals = Signals::take()?;
+    if let Some(measured) = &args.refit {
+        let Profile {
+            domain,
+            experts,
+            points,
+            seed,
+            ..
+        } = Profile::read(measured)?;
+        return finish(&args, seed, domain, experts, points);
+    }
     let domain = Domain::default();
-    let mut costs = Costs::loopback();
-    costs.experts.tables = tables(&domain)?;
+    let experts = time_experts(&domain)?;
     let mut group = ProcessGroup::new();
     let outcome = tokio::select! {
         biased;
@@ -80,31 +93,49 @@ pub(crate) async fn run(args: CalibrateArgs, log_format: LogFormat) -> Result<()
         outcome = measure_grid(&args, &domain, &mut group, log_format) => outcome,
     };
     group.stop().await;
-    let points = outcome?;
-    let profile = fitted(&args, domain, costs, points)?;
+    finish(&args, args.seed, domain, experts, outcome?)
+}
+
+/// Fits, writes and tells.
+fn finish(
+    args: &CalibrateArgs,
+    seed: u64,
+    domain: Domain,
+    experts: Vec<ExpertTimes>,
+    points: Vec<PointRecord>,
+) -> Result<(), Failure> {
+    let profile = fitted(seed, domain, experts, points)?;
     let text = profile.to_json()?;
     std::fs::write(&args.profile, text).map_err(|error| {
         Failure::run(format!("cannot write {}: {error}", args.profile.display()))
     })?;
-    print(&page(&args, &profile))
+    print(&page(args, &profile))
 }
 
-/// What a core takes for an expert of each layer while all cores compute.
-fn tables(domain: &Domain) -> Result<Vec<ExpertTable>, Failure> {
+/// What a core takes for an expert of each layer, alone and while all cores compute.
+fn time_experts(domain: &Domain) -> Result<Vec<ExpertTimes>, Failure> {
     let cores = crate::commands::cores().get();
-    let table = |shape: &expertmesh_bench::calibrate::LayerShape| {
-        let spec = shape.expert();
-        let times = time_expert(&spec, shape.experts, cores).map_err(Failure::run)?;
-        let points = times.rows.iter().zip(&times.beside_ns);
-        Ok(ExpertTable {
-            hidden: spec.hidden,
-            ffn: spec.ffn,
-            matrices: 3,
-            weight_bytes: spec.weight_bytes() as u64,
-            points: points.map(|(rows, ns)| (*rows, *ns as f64)).collect(),
-        })
+    let shapes = domain.shapes.iter();
+    let times = shapes.map(|shape| time_expert(&shape.expert(), shape.experts, cores));
+    times.collect::<Result<_, _>>().map_err(Failure::run)
+}
+
+/// The same as costs have it.
+fn table(times: &ExpertTimes, domain: &Domain) -> Option<ExpertTable> {
+    let of = |shape: &&LayerShape| (shape.hidden, shape.ffn) == (times.hidden, times.ffn);
+    let spec = domain.shapes.iter().find(of)?.expert();
+    let points = |ns: &[u64]| {
+        let pairs = times.rows.iter().zip(ns);
+        pairs.map(|(rows, ns)| (*rows, *ns as f64)).collect()
     };
-    domain.shapes.iter().map(table).collect()
+    Some(ExpertTable {
+        hidden: spec.hidden,
+        ffn: spec.ffn,
+        matrices: spec.kind.matrices(),
+        weight_bytes: spec.weight_bytes() as u64,
+        points: points(&times.alone_ns),
+        beside: points(&times.beside_ns),
+    })
 }
 
 async fn measure_grid(
@@ -135,18 +166,21 @@ async fn measure_grid(
 
 /// Moves the costs until simulated points are as long as measured ones.
 fn fitted(
-    args: &CalibrateArgs,
+    seed: u64,
     domain: Domain,
-    mut costs: Costs,
+    experts: Vec<ExpertTimes>,
     mut points: Vec<PointRecord>,
 ) -> Result<Profile, Failure> {
+    let mut costs = Costs::loopback();
+    let tables = experts.iter().filter_map(|times| table(times, &domain));
+    costs.experts.tables = tables.collect();
     let predictors = points.iter().map(|one| {
         let Simulated {
             config,
             topology,
             rehearsal,
             load,
-        } = simulated(&one.point, args.seed)?;
+        } = simulated(&one.point, seed)?;
         let made = Predictor::new(config, topology, &rehearsal, &load, FIT_STEPS);
         made.map_err(Failure::run)
     });
@@ -159,6 +193,8 @@ fn fitted(
                 tokens,
                 choices: tokens * shape.top_k as f64,
                 gate_flops: 2.0 * tokens * (shape.hidden * shape.experts) as f64,
+                combined_bytes: (one.point.exchange == "star")
+                    .then_some((tokens * shape.top_k as f64 + tokens) * shape.hidden as f64 * 4.0),
                 measured_us: one.measured_us.clone(),
             }
         })
@@ -180,7 +216,7 @@ fn fitted(
         points.len()
     );
     costs.source = Source::Calibrated;
-    let table = table(&points);
+    let errors = table_of(&points);
     let nothing = FigureErrors {
         points: 0,
         median: 0.0,
@@ -191,17 +227,18 @@ fn fitted(
     Ok(Profile {
         schema: Profile::SCHEMA.to_owned(),
         environment: environment(&[]),
-        seed: args.seed,
+        seed,
         domain,
         costs,
-        error: table.figure(STEP).unwrap_or(nothing),
+        experts,
+        error: errors.figure(STEP).unwrap_or(nothing),
         points,
         loopback: [links[0], links[1]],
         verdict: None,
     })
 }
 
-fn table(points: &[PointRecord]) -> ErrorTable {
+fn table_of(points: &[PointRecord]) -> ErrorTable {
     let all: Vec<Comparison> = points
         .iter()
         .map(|one| Comparison {
@@ -215,7 +252,7 @@ fn table(points: &[PointRecord]) -> ErrorTable {
 }
 
 fn page(args: &CalibrateArgs, profile: &Profile) -> String {
-    let table = crate::commands::validate::errors(&table(&profile.points));
+    let table = crate::commands::validate::errors(&table_of(&profile.points));
     format!(
         "calibrate: {} points, errors of the fit to its own points\n\n{table}\n  profile           {}; \
          next: expertmesh validate --profile {} --holdout-seed 1\n",

@@ -93,6 +93,7 @@ impl World<'_> {
             total_ns,
             longest_ns: 0,
             pieces: tokens.div_ceil(BLOCK_TOKENS),
+            more_ns: 0,
         };
         let inline = flops / GATE_FLOPS_PER_NS <= INLINE_NS;
         self.compute(COORDINATOR, Work::Gate(step), cost, inline);
@@ -318,6 +319,7 @@ impl World<'_> {
             total_ns,
             longest_ns: 0,
             pieces: tokens.div_ceil(BLOCK_ROWS),
+            more_ns: 0,
         };
         self.compute(
             COORDINATOR,

@@ -399,6 +399,7 @@ impl World<'_> {
             total_ns: self.sim.costs().combine.ns(choices, read + written),
             longest_ns: 0,
             pieces: tokens.div_ceil(BLOCK_ROWS),
+            more_ns: 0,
         };
         let inline = (choices + 1) * config.layer.hidden as u64 / ADDS_PER_NS <= INLINE_NS;
         self.compute(endpoint, Work::Combine(home), cost, inline);

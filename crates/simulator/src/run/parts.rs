@@ -76,6 +76,8 @@ pub(super) enum Task {
 pub(super) struct Group {
     pub(super) work: Work,
     pub(super) piece_ns: u64,
+    /// How many times as long it takes while every other core computes too.
+    pub(super) slowdown: f64,
     pub(super) left: u32,
     /// When its first piece began.
     pub(super) began_ns: Option<u64>,

@@ -52,6 +52,7 @@ impl World<'_> {
         let group = Group {
             work,
             piece_ns: slowed(piece_ns, self.ends[endpoint as usize].slow),
+            slowdown: if inline { 1.0 } else { cost.slowdown() },
             left: u32::try_from(parts).unwrap_or(u32::MAX),
             began_ns: None,
         };
@@ -131,7 +132,11 @@ impl World<'_> {
                 continue;
             }
             self.ends[endpoint as usize].threads[lane].task = Some(task);
-            let until = self.cpus.work(thread, ns, self.now);
+            let slowdown = match task {
+                Task::Piece(group) => self.groups[group as usize].slowdown,
+                _ => 1.0,
+            };
+            let until = self.cpus.work(thread, ns, slowdown, self.now);
             return self.queue.push(until, Event::Thread(thread));
         }
     }
