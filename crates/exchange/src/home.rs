@@ -63,7 +63,8 @@ pub struct Home {
 struct HostState {
     endpoint: u32,
     /// Its chunks among those of the plan.
-    chunks: Range<usize>,
+    first: u32,
+    end: u32,
     /// Boxed: it is rare, and hosts are many.
     lost: Option<Box<LossCause>>,
 }
@@ -71,7 +72,6 @@ struct HostState {
 /// A chunk of the plan; positions are in 32 bits, for a simulated cluster has millions.
 #[derive(Debug, Clone, Copy)]
 struct ChunkState {
-    host: u32,
     parcel: u32,
     /// Neither answered nor lost.
     is_open: bool,
@@ -86,8 +86,8 @@ struct ParcelState {
     to: u32,
     /// Its chunk among those of that host, or the bundle that it is.
     what: u32,
-    /// Chunks of it that are open.
-    open: u32,
+    /// Chunks of it that are open: at most one a host.
+    open: u16,
     wave: u8,
     is_bundle: bool,
     is_sent: bool,
@@ -96,9 +96,10 @@ struct ParcelState {
 /// Parcels that share their turn and their credits.
 #[derive(Debug)]
 struct Lane {
-    parcels: Range<usize>,
-    next: usize,
-    in_flight: usize,
+    /// The next of its parcels, and the one behind its last.
+    next: u32,
+    end: u32,
+    in_flight: u32,
 }
 
 /// Part of the coordinator's budget that a home takes for itself: the rest is for the way back,
@@ -129,7 +130,8 @@ impl Home {
             .iter()
             .map(|host| HostState {
                 endpoint: host.endpoint,
-                chunks: host.chunks.clone(),
+                first: index(host.chunks.start),
+                end: index(host.chunks.end),
                 lost: None,
             })
             .collect();
@@ -165,8 +167,9 @@ impl Home {
         let Some(state) = self.hosts.get(host).filter(|_| !self.ended) else {
             return false;
         };
-        let at = state.chunks.start + chunk;
-        let awaited = state.chunks.contains(&at)
+        let chunks = state.chunks();
+        let at = chunks.start + chunk;
+        let awaited = chunks.contains(&at)
             && self.chunks[at].is_open
             && self.parcels[self.chunks[at].parcel as usize].is_sent;
         if !awaited {
@@ -191,13 +194,14 @@ impl Home {
         let Some(host) = self.hosts.iter().position(|host| host.endpoint == endpoint) else {
             return;
         };
-        let is_behind = |chunk: &ChunkState| {
+        let own = self.hosts[host].chunks();
+        let is_behind = |at: usize, chunk: &ChunkState| {
             let relayed = self.parcels[chunk.parcel as usize].to as usize == host;
-            chunk.is_open && (chunk.host as usize == host || relayed)
+            chunk.is_open && (own.contains(&at) || relayed)
         };
         let behind = self.chunks.iter().enumerate();
         let behind: Vec<usize> = behind
-            .filter(|(_, chunk)| is_behind(chunk))
+            .filter(|(at, chunk)| is_behind(*at, chunk))
             .map(|(at, _)| at)
             .collect();
         if self.hosts[host].lost.is_some() || behind.is_empty() {
@@ -247,11 +251,12 @@ impl Home {
 
     /// Whether something for `host` is passed on by `relay`.
     pub fn relays(&self, relay: u32, host: u32) -> bool {
+        let mut of_host = self.hosts.iter().filter(|one| one.endpoint == host);
+        let chunks = of_host.next().map_or(0..0, HostState::chunks);
         relay != host
-            && self.chunks.iter().any(|chunk| {
+            && self.chunks[chunks].iter().any(|chunk| {
                 let to = self.parcels[chunk.parcel as usize].to as usize;
-                let for_host = self.hosts[chunk.host as usize].endpoint == host;
-                for_host && self.hosts[to].endpoint == relay
+                self.hosts[to].endpoint == relay
             })
     }
 
@@ -300,25 +305,22 @@ impl Home {
     }
 
     fn lay_out(&mut self, plan: &ShardPlan) {
-        for (host, state) in (0..).zip(&self.hosts) {
-            let chunk = ChunkState {
-                host,
-                parcel: 0,
-                is_open: true,
-                is_answered: false,
-            };
-            self.chunks.extend(state.chunks.clone().map(|_| chunk));
-        }
+        let chunk = ChunkState {
+            parcel: 0,
+            is_open: true,
+            is_answered: false,
+        };
+        self.chunks.resize(plan.chunks(), chunk);
         plan.each_parcel(|parcel| {
             let at = self.parcels.len();
             if parcel.lane == self.lanes.len() {
                 self.lanes.push(Lane {
-                    parcels: at..at,
-                    next: at,
+                    next: index(at),
+                    end: index(at),
                     in_flight: 0,
                 });
             }
-            self.lanes[parcel.lane].parcels.end = at + 1;
+            self.lanes[parcel.lane].end = index(at + 1);
             self.has_waves |= parcel.wave > 0;
             for part in parcel.parts {
                 self.chunks[plan.chunk_at(*part)].parcel = index(at);
@@ -330,7 +332,7 @@ impl Home {
                 lane: index(parcel.lane),
                 to: index(to.map_or(0, |part| part.host)),
                 what: index(parcel.bundle.unwrap_or(chunk)),
-                open: index(parcel.parts.len()),
+                open: u16::try_from(parcel.parts.len()).unwrap_or(u16::MAX),
                 wave: parcel.wave,
                 is_bundle: parcel.bundle.is_some(),
                 is_sent: false,
@@ -356,14 +358,14 @@ impl Home {
     /// unless its relay has not either.
     fn owing(&self) -> Vec<usize> {
         let is_owing = |host: usize| {
-            self.chunks.iter().any(|chunk| {
+            self.chunks[self.hosts[host].chunks()].iter().any(|chunk| {
                 let parcel = &self.parcels[chunk.parcel as usize];
                 let to = parcel.to as usize;
                 let relay_owes = || {
-                    let mut of_relay = self.chunks[self.hosts[to].chunks.clone()].iter();
+                    let mut of_relay = self.chunks[self.hosts[to].chunks()].iter();
                     of_relay.any(|one| one.parcel == chunk.parcel && one.is_open)
                 };
-                let is_late = chunk.host as usize == host && chunk.is_open && parcel.is_sent;
+                let is_late = chunk.is_open && parcel.is_sent;
                 is_late && (to == host || !relay_owes())
             })
         };
@@ -395,12 +397,12 @@ impl Home {
     fn send_one(&mut self, lane: usize, wave: u8) -> bool {
         let lane = &mut self.lanes[lane];
         // What is lost already is not sent.
-        let lost = |at: &usize| self.parcels[*at].open == 0;
-        lane.next += (lane.next..lane.parcels.end).take_while(lost).count();
-        if lane.next == lane.parcels.end || lane.in_flight == self.credits {
+        let lost = |at: &u32| self.parcels[*at as usize].open == 0;
+        lane.next += index((lane.next..lane.end).take_while(lost).count());
+        if lane.next == lane.end || lane.in_flight as usize == self.credits {
             return false;
         }
-        let parcel = &mut self.parcels[lane.next];
+        let parcel = &mut self.parcels[lane.next as usize];
         if parcel.wave > wave {
             return false;
         }
@@ -426,6 +428,14 @@ impl Home {
             self.actions.clear();
             self.actions.push_back(HomeAction::Combine);
         }
+    }
+}
+
+// === impl HostState ===
+
+impl HostState {
+    fn chunks(&self) -> Range<usize> {
+        self.first as usize..self.end as usize
     }
 }
 
