@@ -43,7 +43,7 @@ pub struct Home {
     step: u64,
     names: Arc<[String]>,
     hosts: Vec<HostState>,
-    /// Chunks of the plan.
+    /// Chunks of the plan; empty where each is a parcel of its own, in the same order.
     chunks: Vec<ChunkState>,
     parcels: Vec<ParcelState>,
     lanes: Vec<Lane>,
@@ -53,6 +53,7 @@ pub struct Home {
     on_loss: OnLoss,
     /// Whether any parcel is of a later wave.
     has_waves: bool,
+    chunks_in_plan: usize,
     /// Chunks that are neither answered nor lost.
     open: usize,
     actions: VecDeque<HomeAction>,
@@ -90,7 +91,11 @@ struct ParcelState {
     open: u16,
     wave: u8,
     is_bundle: bool,
+    /// It is all of its lane, whose credits nobody counts then.
+    is_alone: bool,
     is_sent: bool,
+    /// Of a parcel that is one chunk, where no chunks are kept.
+    is_answered: bool,
 }
 
 /// Parcels that share their turn and their credits.
@@ -138,7 +143,7 @@ impl Home {
         let mut home = Self {
             step,
             names: Arc::clone(names),
-            chunks: Vec::with_capacity(plan.chunks()),
+            chunks: Vec::new(),
             parcels: Vec::with_capacity(plan.chunks()),
             lanes: Vec::with_capacity(hosts.len()),
             hosts,
@@ -147,6 +152,7 @@ impl Home {
             started_ns: now_ns,
             on_loss,
             has_waves: false,
+            chunks_in_plan: plan.chunks(),
             open: plan.chunks(),
             actions: VecDeque::new(),
             ended: false,
@@ -169,18 +175,26 @@ impl Home {
         };
         let chunks = state.chunks();
         let at = chunks.start + chunk;
-        let awaited = chunks.contains(&at)
-            && self.chunks[at].is_open
-            && self.parcels[self.chunks[at].parcel as usize].is_sent;
-        if !awaited {
+        chunks.contains(&at) && self.on_chunk(at)
+    }
+
+    /// The same for a chunk by its position among those of all hosts of the plan.
+    pub fn on_chunk(&mut self, chunk: usize) -> bool {
+        if self.ended || chunk >= self.chunks_in_plan || !self.is_open(chunk) {
             return false;
         }
-        self.chunks[at].is_answered = true;
-        let lane = self.close(at);
-        match self.has_waves {
-            true => self.send_more(),
+        if !self.parcels[self.parcel_of(chunk)].is_sent {
+            return false;
+        }
+        match self.chunks.get_mut(chunk) {
+            Some(state) => state.is_answered = true,
+            None => self.parcels[chunk].is_answered = true,
+        }
+        match (self.close(chunk), self.has_waves) {
+            (_, true) => self.send_more(),
             // Nobody but this lane has got a credit.
-            false => while self.send_one(lane, 0) {},
+            (Some(lane), false) => while self.send_one(lane, 0) {},
+            (None, false) => {}
         }
         self.end_if_done();
         true
@@ -195,15 +209,11 @@ impl Home {
             return;
         };
         let own = self.hosts[host].chunks();
-        let is_behind = |at: usize, chunk: &ChunkState| {
-            let relayed = self.parcels[chunk.parcel as usize].to as usize == host;
-            chunk.is_open && (own.contains(&at) || relayed)
+        let is_behind = |at: &usize| {
+            let relayed = self.parcels[self.parcel_of(*at)].to as usize == host;
+            self.is_open(*at) && (own.contains(at) || relayed)
         };
-        let behind = self.chunks.iter().enumerate();
-        let behind: Vec<usize> = behind
-            .filter(|(at, chunk)| is_behind(*at, chunk))
-            .map(|(at, _)| at)
-            .collect();
+        let behind: Vec<usize> = (0..self.chunks_in_plan).filter(is_behind).collect();
         if self.hosts[host].lost.is_some() || behind.is_empty() {
             return;
         }
@@ -253,11 +263,8 @@ impl Home {
     pub fn relays(&self, relay: u32, host: u32) -> bool {
         let mut of_host = self.hosts.iter().filter(|one| one.endpoint == host);
         let chunks = of_host.next().map_or(0..0, HostState::chunks);
-        relay != host
-            && self.chunks[chunks].iter().any(|chunk| {
-                let to = self.parcels[chunk.parcel as usize].to as usize;
-                self.hosts[to].endpoint == relay
-            })
+        let mut relays = chunks.map(|at| self.parcels[self.parcel_of(at)].to as usize);
+        relay != host && relays.any(|to| self.hosts[to].endpoint == relay)
     }
 
     /// Ends the step with an error that no loss policy forgives.
@@ -271,7 +278,10 @@ impl Home {
 
     /// Whether the results of a chunk came, counted over all hosts of the plan, if the step went on.
     pub fn is_answered(&self, chunk: usize) -> bool {
-        self.chunks.get(chunk).is_some_and(|one| one.is_answered)
+        match self.chunks.get(chunk) {
+            Some(state) => state.is_answered,
+            None => self.parcels.get(chunk).is_some_and(|one| one.is_answered),
+        }
     }
 
     /// Endpoints whose results were lost.
@@ -310,7 +320,9 @@ impl Home {
             is_open: true,
             is_answered: false,
         };
-        self.chunks.resize(plan.chunks(), chunk);
+        if !plan.bundles().is_empty() {
+            self.chunks.resize(plan.chunks(), chunk);
+        }
         plan.each_parcel(|parcel| {
             let at = self.parcels.len();
             if parcel.lane == self.lanes.len() {
@@ -323,7 +335,9 @@ impl Home {
             self.lanes[parcel.lane].end = index(at + 1);
             self.has_waves |= parcel.wave > 0;
             for part in parcel.parts {
-                self.chunks[plan.chunk_at(*part)].parcel = index(at);
+                if let Some(chunk) = self.chunks.get_mut(plan.chunk_at(*part)) {
+                    chunk.parcel = index(at);
+                }
             }
             let is_to = |part: &&Part| self.hosts[part.host].endpoint == parcel.to;
             let to = parcel.parts.iter().find(is_to);
@@ -335,37 +349,62 @@ impl Home {
                 open: u16::try_from(parcel.parts.len()).unwrap_or(u16::MAX),
                 wave: parcel.wave,
                 is_bundle: parcel.bundle.is_some(),
+                is_alone: false,
                 is_sent: false,
+                is_answered: false,
             });
         });
+        for lane in self.lanes.iter().filter(|lane| lane.end - lane.next == 1) {
+            self.parcels[lane.next as usize].is_alone = true;
+        }
     }
 
-    /// A chunk is answered or lost; returns the lane that it was in.
-    fn close(&mut self, chunk: usize) -> usize {
-        let state = &mut self.chunks[chunk];
-        state.is_open = false;
-        self.open -= 1;
-        let parcel = &mut self.parcels[state.parcel as usize];
-        parcel.open -= 1;
-        let lane = parcel.lane as usize;
-        if parcel.open == 0 && parcel.is_sent {
-            self.lanes[lane].in_flight -= 1;
+    /// The parcel of a chunk.
+    #[inline]
+    fn parcel_of(&self, chunk: usize) -> usize {
+        self.chunks
+            .get(chunk)
+            .map_or(chunk, |state| state.parcel as usize)
+    }
+
+    #[inline]
+    fn is_open(&self, chunk: usize) -> bool {
+        match self.chunks.get(chunk) {
+            Some(state) => state.is_open,
+            None => self.parcels[chunk].open > 0,
         }
-        lane
+    }
+
+    /// A chunk is answered or lost; returns its lane if that got a credit and has a use for it.
+    fn close(&mut self, chunk: usize) -> Option<usize> {
+        let at = self.parcel_of(chunk);
+        if let Some(state) = self.chunks.get_mut(chunk) {
+            state.is_open = false;
+        }
+        self.open -= 1;
+        let parcel = &mut self.parcels[at];
+        parcel.open -= 1;
+        if parcel.is_alone || parcel.open > 0 || !parcel.is_sent {
+            return None;
+        }
+        let lane = parcel.lane as usize;
+        self.lanes[lane].in_flight -= 1;
+        Some(lane)
     }
 
     /// Hosts that are the reason why a result is missing: who was sent rows and has not answered,
     /// unless its relay has not either.
     fn owing(&self) -> Vec<usize> {
         let is_owing = |host: usize| {
-            self.chunks[self.hosts[host].chunks()].iter().any(|chunk| {
-                let parcel = &self.parcels[chunk.parcel as usize];
+            self.hosts[host].chunks().any(|chunk| {
+                let at = self.parcel_of(chunk);
+                let parcel = &self.parcels[at];
                 let to = parcel.to as usize;
                 let relay_owes = || {
-                    let mut of_relay = self.chunks[self.hosts[to].chunks()].iter();
-                    of_relay.any(|one| one.parcel == chunk.parcel && one.is_open)
+                    let mut of_relay = self.hosts[to].chunks();
+                    of_relay.any(|one| self.parcel_of(one) == at && self.is_open(one))
                 };
-                let is_late = chunk.is_open && parcel.is_sent;
+                let is_late = self.is_open(chunk) && parcel.is_sent;
                 is_late && (to == host || !relay_owes())
             })
         };

@@ -1,6 +1,6 @@
 //! The machine of an expert host: which queued chunks are computed together.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// What the driver of a [`Host`] must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub fn estimate_ns(flops: u64, weight_bytes: u64, row_bytes: u64) -> u64 {
 #[derive(Debug)]
 pub struct Host {
     queue: VecDeque<Waiting>,
-    cohorts: HashMap<u64, Gathering>,
+    cohorts: BTreeMap<u64, Gathering>,
     /// Chunks in the queue that wait for nobody, and choices of all that are in it.
     free: usize,
     choices: usize,
@@ -116,7 +116,7 @@ impl Host {
     pub fn new(batch_choices: usize) -> Self {
         Self {
             queue: VecDeque::new(),
-            cohorts: HashMap::new(),
+            cohorts: BTreeMap::new(),
             free: 0,
             choices: 0,
             running: false,

@@ -198,7 +198,7 @@ impl<'a> World<'a> {
             Event::Departs(message) => self.departs(message),
             Event::Reaches(message) => {
                 let one = &self.messages[message as usize];
-                let parcel = one.parcel();
+                let parcel = one.parcel(self.net.is_near(one.from, one.to));
                 let window = Passage {
                     begin_ns: self.now,
                     end_ns: one.moment_ns,
@@ -226,7 +226,7 @@ impl<'a> World<'a> {
         if self.ends[from as usize].is_down {
             return;
         }
-        let parcel = one.parcel();
+        let parcel = one.parcel(false);
         self.uses[from as usize].sent_bytes += one.bytes;
         if one.kind.is_counted() {
             let (rows, request) = (one.rows as usize, one.kind.is_request());

@@ -12,6 +12,7 @@ use crate::config::Lane;
 use crate::experts::Shared;
 use crate::log::Entry;
 use crate::run::front::ADDS_PER_NS;
+use crate::run::host::index_of;
 use crate::run::parts::{Kind, Message, Task, Work};
 use crate::run::{World, count};
 
@@ -207,11 +208,7 @@ impl World<'_> {
                         run.moments.packed(chunk, at + ns);
                     }
                 }
-                _ => {
-                    let chunks = &plan.hosts[message.host as usize].chunks;
-                    run.moments
-                        .packed(chunks.start + message.chunk as usize, at + ns);
-                }
+                _ => run.moments.packed(message.at as usize, at + ns),
             }
             self.messages.push(message);
             if me == COORDINATOR {
@@ -242,6 +239,7 @@ impl World<'_> {
         let ends = (slot.endpoint, of.endpoint);
         let mut message = Message::new(Kind::Rows, ends, home, slot.step);
         (message.host, message.chunk) = (count(host), count(chunk));
+        message.at = count(plan.hosts[host].chunks.start + chunk);
         (message.rows, message.choices) = (count(rows), count(choices));
         let row_bytes = self.sim.config().layer.row_bytes();
         message.bytes = encoded_len(rows + choices, rows * row_bytes) as u64;
@@ -347,22 +345,18 @@ impl World<'_> {
             from,
             home,
             host,
-            chunk,
-            times,
+            at,
+            note,
             ..
         } = self.messages[message as usize];
-        let times = self.times[times as usize];
-        let slot = &mut self.homes[home as usize];
-        let plan = &self.steps[slot.step as usize].plan.shards[slot.shard as usize].plan;
-        let Some(run) = &mut slot.run else {
+        let Some(run) = &mut self.homes[home as usize].run else {
             return;
         };
-        let (host, chunk) = (host as usize, chunk as usize);
-        if run.home.on_results(host, chunk) {
-            let at = plan.hosts[host].chunks.start + chunk;
+        let (host, at) = ((host as usize, from), at as usize);
+        if run.home.on_chunk(at) {
+            let times = self.times[index_of(note)];
             let clock = &mut ClockMap::shared();
-            run.moments
-                .answered((host, from), at, times, clock, self.now);
+            run.moments.answered(host, at, times, clock, self.now);
         }
         self.pump_home(home);
     }

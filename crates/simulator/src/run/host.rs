@@ -52,7 +52,7 @@ impl World<'_> {
     pub(super) fn on_rows(&mut self, message: u32) {
         let config = self.sim.config();
         let one = &mut self.messages[message as usize];
-        one.received_ns = self.now;
+        one.note = self.now;
         let (to, step, choices) = (one.to, one.step, one.choices as usize);
         let extent = match config.exchange {
             ExchangeKind::Star => self.rows_of(message).0.first_chunks(config.credits),
@@ -115,7 +115,7 @@ impl World<'_> {
         let row_bytes = self.sim.config().layer.row_bytes() as u64;
         let (mut estimate, mut replies_ns, mut rows, mut choices) = (0, 0, 0, 0);
         for job in &jobs {
-            let at = count_of(*job);
+            let at = index_of(*job);
             let one = &self.messages[at];
             estimate += one.moment_ns;
             rows += u64::from(one.rows);
@@ -152,7 +152,7 @@ impl World<'_> {
         let row_bytes = self.sim.config().layer.row_bytes();
         let mut sent_ns = computed_ns;
         for job in &batch.jobs {
-            let rows = self.messages[count_of(*job)];
+            let rows = self.messages[index_of(*job)];
             self.batch_lanes(&rows, started_ns, computed_ns);
             let choices = rows.choices as usize;
             // Whoever passed the rows on, their home adds them up.
@@ -162,9 +162,10 @@ impl World<'_> {
             message.rows = rows.choices;
             message.bytes = encoded_len(0, choices * row_bytes) as u64;
             sent_ns = (sent_ns + self.sim.costs().reply.ns(message.bytes)).min(self.now);
-            message.times = count(self.times.len());
+            message.at = rows.at;
+            message.note = self.times.len() as u64;
             self.times.push(Times {
-                received_ns: rows.received_ns,
+                received_ns: rows.note,
                 started_ns,
                 computed_ns,
                 sent_ns,
@@ -192,7 +193,7 @@ impl World<'_> {
         let home = self.homes[rows.home as usize].endpoint;
         let (endpoint, peer, step) = (rows.to, Some(home), u64::from(rows.step));
         let spans = [
-            (Phase::Queue, rows.received_ns, started_ns),
+            (Phase::Queue, rows.note, started_ns),
             (Phase::Experts, started_ns, computed_ns),
         ];
         for (phase, begin_ns, end_ns) in spans {
@@ -255,7 +256,7 @@ impl World<'_> {
     }
 }
 
-/// Keys of jobs are numbers of messages.
-fn count_of(job: u64) -> usize {
+/// Keys of jobs are numbers of messages, and notes are positions.
+pub(super) fn index_of(job: u64) -> usize {
     usize::try_from(job).unwrap_or(usize::MAX)
 }

@@ -127,16 +127,18 @@ pub(super) struct Message {
     /// Position of the host in the home's plan, and of the chunk among those of the host.
     pub(super) host: u32,
     pub(super) chunk: u32,
-    /// Token rows or result rows, and the results that rows ask for.
+    /// Token rows or result rows.
     pub(super) rows: u32,
+    /// The results that rows ask for. Of a bundle: its parts' messages.
     pub(super) choices: u32,
-    /// Of results: where their moments are.
-    pub(super) times: u32,
+    /// Of rows and results: the chunk among those of the plan. Of a bundle: the first of its parts'
+    /// messages.
+    pub(super) at: u32,
     pub(super) bytes: u64,
     /// When it was handed over, and then when its last bit can be at the receiver's port.
     pub(super) moment_ns: u64,
-    /// Of rows: when they were taken in.
-    pub(super) received_ns: u64,
+    /// Of rows: when they were taken in. Of results: where their moments are.
+    pub(super) note: u64,
 }
 
 // === impl Endpoint ===
@@ -191,15 +193,16 @@ impl Message {
             chunk: 0,
             rows: 0,
             choices: 0,
-            times: 0,
+            at: 0,
             bytes: 0,
             moment_ns: 0,
-            received_ns: 0,
+            note: 0,
         }
     }
 
-    pub(super) fn parcel(&self) -> Parcel {
+    pub(super) fn parcel(&self, is_near: bool) -> Parcel {
         Parcel {
+            is_near,
             from: self.from,
             to: self.to,
             bytes: self.bytes,

@@ -45,6 +45,7 @@ impl World<'_> {
             let ends = (me, host.endpoint);
             let mut one = Message::new(Kind::Rows, ends, bundle.home, bundle.step);
             (one.host, one.chunk) = (count(part.host), count(part.chunk));
+            one.at = count(plan.hosts[part.host].chunks.start + part.chunk);
             (one.rows, one.choices) = (count(rows), count(choices));
             one.bytes = encoded_len(rows + choices, rows * row_bytes) as u64;
             ns += costs.pack.ns(one.bytes);
@@ -55,7 +56,7 @@ impl World<'_> {
         }
         let parts = count(self.messages.len()) - first;
         let bundle = &mut self.messages[message as usize];
-        (bundle.times, bundle.choices) = (first, parts);
+        (bundle.at, bundle.choices) = (first, parts);
         ns
     }
 
@@ -63,7 +64,7 @@ impl World<'_> {
     pub(super) fn parts_packed(&mut self, message: u32) {
         let Message {
             to: me,
-            times: first,
+            at: first,
             choices: parts,
             ..
         } = self.messages[message as usize];
