@@ -25,8 +25,10 @@ use crate::progress::Progress;
 use crate::report::environment;
 use crate::signals::{Signals, interrupted};
 
-/// Steps of each point that a fit simulates: routes differ from step to step, times hardly.
-const FIT_STEPS: u64 = 2;
+/// Choices of all steps together that a fit simulates at each point. Few tokens choose few experts, which
+/// may share a worker or not: it takes many such steps to know the usual one.
+const FIT_CHOICES: usize = 1024;
+const MOST_FIT_STEPS: usize = 24;
 /// Latency, ns, and rate, bytes a ns, that the fit of a loopback starts from.
 const LOOPBACK: [f64; 2] = [20_000.0, 2.0];
 
@@ -181,7 +183,9 @@ fn fitted(
             rehearsal,
             load,
         } = simulated(&one.point, seed)?;
-        let made = Predictor::new(config, topology, &rehearsal, &load, FIT_STEPS);
+        let choices = one.point.tokens * one.point.shape.top_k;
+        let steps = (FIT_CHOICES / choices).clamp(2, MOST_FIT_STEPS) as u64;
+        let made = Predictor::new(config, topology, &rehearsal, &load, steps);
         made.map_err(Failure::run)
     });
     let predictors = predictors.collect::<Result<Vec<Predictor>, Failure>>()?;
