@@ -57,8 +57,8 @@ impl FromStr for ExchangeKind {
             "all-to-all" => Ok(Self::AllToAll),
             "hierarchical" => Ok(Self::Hierarchical),
             "auto" => Err(
-                "`auto` chooses by a calibrated cost model and this cluster has no \
-                           calibration yet; name `star`, `all-to-all` or `hierarchical`"
+                "`auto` is not there yet; name `star`, `all-to-all` or `hierarchical`, \
+                           which `simulate --sweep exchange=star,all-to-all` compares"
                     .into(),
             ),
             other => Err(format!(

@@ -148,6 +148,7 @@ impl Domain {
 
     /// `count` points outside `seen`, no two alike: tokens uniform in their logarithm, everything
     /// else uniform. Fewer if the domain has no more.
+    #[allow(clippy::cast_sign_loss, reason = "what is cast is not below 0")]
     pub fn held_out(&self, seen: &[Point], seed: u64, count: usize) -> Vec<Point> {
         let mut random = generator(seed, 0);
         let mut drawn: Vec<Point> = Vec::new();

@@ -116,6 +116,7 @@ impl Profile {
 }
 
 /// Puts latency and rate of a loopback into a topology.
+#[allow(clippy::cast_sign_loss, reason = "what is cast is not below 0")]
 pub fn set_loopback(topology: &mut Topology, loopback: &[f64]) {
     if let [latency_ns, bytes_per_ns] = loopback {
         topology.tiers.host.latency_ns = latency_ns.max(0.0) as u64;

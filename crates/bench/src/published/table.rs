@@ -163,7 +163,9 @@ impl Measured {
                  no more choices than experts"
             ));
         }
-        if !self.ranks.is_multiple_of(self.nodes) || self.ranks < 2 || self.experts % self.ranks > 0
+        if !self.ranks.is_multiple_of(self.nodes)
+            || self.ranks < 2
+            || !self.experts.is_multiple_of(self.ranks)
         {
             return Err(format!(
                 "ranks is {}, expected at least 2, a multiple of {} nodes and a divisor of {} \

@@ -173,6 +173,7 @@ impl ModelPreset {
     ///
     /// Roofline of `device`: `max(2 · weights · tokens / (peak · efficiency), bytes / (memory rate ·
     /// 0.8))`; the bytes are the weights and, decoding, the caches of all sequences.
+    #[allow(clippy::cast_sign_loss, reason = "what is cast is not below 0")]
     pub fn between_ns(&self, stage: Stage, tokens: usize, format: Format, device: &Device) -> u64 {
         let layers = f64::from(self.layers);
         let matrices = if self.kind == ExpertKind::Mlp { 2 } else { 3 };

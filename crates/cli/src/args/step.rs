@@ -22,8 +22,7 @@ pub(crate) struct StepArgs {
     /// table such as `experts = [[0], [1], [0, 1]]` [default: contiguous]
     #[arg(long, value_name = "RULE", value_parser = parsed::<PlacementChoice>)]
     pub(crate) placement: Option<PlacementChoice>,
-    /// How rows travel: star, all-to-all, hierarchical (needs --group-size), or auto once a
-    /// calibration exists [default: all-to-all]
+    /// How rows travel: star, all-to-all or hierarchical (needs --group-size) [default: all-to-all]
     #[arg(long, value_name = "KIND", value_parser = parsed::<ExchangeKind>)]
     pub(crate) exchange: Option<ExchangeKind>,
     /// Workers of a group, in the order of their names: in the hierarchical exchange a row goes to

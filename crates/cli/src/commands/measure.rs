@@ -73,6 +73,7 @@ pub(crate) fn workload(point: &Point, seed: u64) -> Result<Workload, Failure> {
 }
 
 /// Recorded steps of `point` under `effort`.
+#[allow(clippy::cast_sign_loss, reason = "what is cast is not below 0")]
 pub(crate) fn steps(point: &Point, effort: Effort) -> u64 {
     let expert = point.shape.expert();
     let choices = (point.tokens * point.shape.top_k) as f64;
@@ -203,6 +204,9 @@ pub(crate) async fn measure(
         ..NetworkArgs::default()
     };
     workers.network = network.resolve(workers.count)?;
+    if let Some(network) = &workers.network {
+        network.hush();
+    }
     let mut argv = model.to_argv();
     argv.extend(step.to_argv());
     let cluster = start_cluster(group, &workers, argv).await?;

@@ -149,7 +149,8 @@ impl HomeRun {
             rows.pack(header.format, self.setup.hidden as usize, tokens, slots);
         }
         let now = now_ns();
-        for part in self.plan.parts()[bundle.parts.clone()].to_vec() {
+        for part in bundle.parts.clone() {
+            let part = self.plan.parts()[part];
             let host = self.plan.host(part.host);
             let (endpoint, piece) = (host.endpoint, &host.chunks[part.chunk]);
             // What the relay hands on, as if it had come from here.

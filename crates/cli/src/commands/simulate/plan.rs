@@ -4,6 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use expertmesh_bench::calibrate::{Domain, Profile, set_loopback};
 use expertmesh_bench::simulate::{
     ModelPreset, SimLayer, SimLoad, SimulateError, Simulation, Stage,
 };
@@ -62,9 +63,24 @@ pub(super) struct Planned {
     pub(super) scores: Scores,
     pub(super) resident: bool,
     pub(super) layers: u32,
-    /// How far off the costs were where they were fitted, as a share; `None` for presets.
-    pub(super) error: Option<f64>,
+    /// What is known of the costs' errors; `None` for presets.
+    pub(super) trust: Option<Trust>,
     pub(super) workers: usize,
+}
+
+/// How far a profile's costs can be trusted.
+#[derive(Debug, Clone)]
+pub(super) struct Trust {
+    /// Error that nine of ten points had, as a share: at held-out points where it was validated, else
+    /// at those that it was fitted to.
+    pub(super) error: f64,
+    /// Latency and rate of the machine's loopback.
+    loopback: [f64; 2],
+    domain: Domain,
+    /// Why figures are extrapolated whatever is simulated.
+    locked: Option<&'static str>,
+    /// Why these are.
+    pub(super) outside: Option<String>,
 }
 
 /// The layer, in the three forms that are asked for.
@@ -85,9 +101,12 @@ struct Subject {
 /// # Errors
 /// [`Failure::Input`] for flags and files that do not fit.
 pub(super) fn plan(args: &SimulateArgs, lane_steps: u64) -> Result<Planned, Failure> {
-    let topology = Topology::read(args.topology.as_deref().unwrap_or("loopback"))?;
-    let (costs, error) = costs(args, &topology)?;
-    plan_on(args, lane_steps, topology, costs, error)
+    let mut topology = Topology::read(args.topology.as_deref().unwrap_or("loopback"))?;
+    let (costs, trust) = costs(args, &topology)?;
+    if let (Some(trust), "loopback") = (&trust, topology.name.as_str()) {
+        set_loopback(&mut topology, &trust.loopback);
+    }
+    plan_on(args, lane_steps, topology, costs, trust)
 }
 
 /// The same on machines that are there already.
@@ -96,7 +115,7 @@ pub(super) fn plan_on(
     lane_steps: u64,
     topology: Topology,
     costs: Costs,
-    error: Option<f64>,
+    trust: Option<Trust>,
 ) -> Result<Planned, Failure> {
     let workers = args
         .processes
@@ -188,9 +207,22 @@ pub(super) fn plan_on(
             between_ns,
         })
     });
-    let source = match (costs.source, error) {
-        (_, Some(_)) => Source::Calibrated,
-        (source, None) => source,
+    let trust = trust.map(|trust| {
+        let (hidden, ffn) = (subject.layer.hidden, subject.layer.expert.ffn);
+        let outside = trust.domain.outside(workers, tokens, hidden, ffn);
+        let elsewhere = (topology.name != "loopback").then(|| {
+            format!(
+                "links of {}: experts and processes as on this machine",
+                topology.name
+            )
+        });
+        let outside = trust.locked.map(str::to_owned).or(outside).or(elsewhere);
+        Trust { outside, ..trust }
+    });
+    let source = match &trust {
+        None => costs.source,
+        Some(trust) if trust.outside.is_some() => Source::Extrapolated,
+        Some(_) => Source::Calibrated,
     };
     Ok(Planned {
         simulation: Simulation {
@@ -212,17 +244,29 @@ pub(super) fn plan_on(
         scores,
         resident,
         layers,
-        error,
+        trust,
         workers,
     })
 }
 
 /// Costs, and how far off they are known to be.
-fn costs(args: &SimulateArgs, topology: &Topology) -> Result<(Costs, Option<f64>), Failure> {
+fn costs(args: &SimulateArgs, topology: &Topology) -> Result<(Costs, Option<Trust>), Failure> {
     let name = match (&args.costs, &args.profile) {
         (_, Some(file)) => {
-            let profile = expertmesh_bench::calibrate::Profile::read(file)?;
-            return Ok((profile.costs, Some(profile.error.p90)));
+            let profile = Profile::read(file)?;
+            let (error, locked) = match profile.verdict {
+                None => (profile.error.p90, Some("the profile was never validated")),
+                Some(one) if one.passed => (one.error.p90, None),
+                Some(one) => (one.error.p90, Some("the profile failed its validation")),
+            };
+            let trust = Trust {
+                error,
+                loopback: profile.loopback,
+                domain: profile.domain,
+                locked,
+                outside: None,
+            };
+            return Ok((profile.costs, Some(trust)));
         }
         (Some(name), None) => name.as_str(),
         (None, None) => match Costs::preset(&topology.name) {
@@ -444,7 +488,7 @@ impl Planned {
 
     /// The run with the bands that the profile's own error gives its times.
     pub(super) fn with_bands(&self, mut run: Run) -> Run {
-        let Some(error) = self.error else {
+        let Some(error) = self.trust.as_ref().map(|trust| trust.error) else {
             return run;
         };
         let latency = &run.latency_us;

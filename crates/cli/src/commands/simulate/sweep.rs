@@ -54,7 +54,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<(), Failure> {
         outcomes.push(Outcome {
             name,
             mean_us: run.latency_us.step.mean,
-            error: planned.error,
+            error: planned.trust.as_ref().map(|trust| trust.error),
             run,
             trace: simulated.trace,
         });

@@ -38,9 +38,9 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
         "machines",
         &format!("{topology}: {} workers on {hosts} host(s)", planned.workers),
     );
-    let band = match planned.error {
+    let band = match planned.trust.as_ref().map(|trust| trust.error) {
         Some(error) => format!(
-            ", 90 % of the points that they were fitted on within {:.0} %",
+            ", 90 % of the points that it was held against within {:.0} %",
             100.0 * error
         ),
         None => String::new(),
@@ -50,6 +50,13 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
         "costs",
         &format!("{} ({}{band})", costs.name, planned.simulation.source),
     );
+    if let Some(why) = planned
+        .trust
+        .as_ref()
+        .and_then(|trust| trust.outside.as_ref())
+    {
+        line("extrapolated", why);
+    }
     let scores = match planned.scores {
         Scores::Rows => "hidden states times gate, as in a real run of this seed",
         Scores::Drawn => "drawn from the workload, without hidden states",
@@ -186,6 +193,7 @@ fn rates(topology: &Topology, factor: f64) -> Topology {
     faster
 }
 
+#[allow(clippy::cast_sign_loss, reason = "what is cast is not below 0")]
 fn latencies(topology: &Topology, factor: f64) -> Topology {
     let mut nearer = topology.clone();
     let scale = |ns: &mut u64| *ns = (*ns as f64 * factor) as u64;

@@ -89,6 +89,7 @@ fn page(sections: &[Section]) -> String {
 }
 
 /// Four digits that count.
+#[allow(clippy::cast_sign_loss, reason = "what is cast is not below 0")]
 fn digits(value: f64) -> String {
     let before = value.abs().max(1e-9).log10().floor();
     let after = (3.0 - before).clamp(0.0, 4.0);
