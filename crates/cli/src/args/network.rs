@@ -18,8 +18,8 @@ const MOST_DILATION: f64 = 1e6;
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct NetworkArgs {
-    /// Emulate the links of this topology: a TOML file, or loopback, 10gbe, 25gbe, 100gbe, wan, h100
-    /// or h800 [default: the real loopback]
+    /// Emulate the links of this topology: a TOML file, or loopback, 10gbe, 25gbe, 100gbe, lab, wan,
+    /// h100 or h800 [default: the real loopback]
     #[arg(long, value_name = "FILE|PRESET")]
     pub(crate) topology: Option<String>,
     /// Stretch time: links and experts take D times as long, and figures are divided by it

@@ -2,8 +2,10 @@
 
 mod faults;
 mod plan;
+mod subject;
 mod sweep;
 mod tell;
+mod trust;
 
 use std::path::PathBuf;
 
@@ -41,8 +43,8 @@ Gate, capacity, placement, plan and step machines are those of a real run: from 
 scores of rows the ledgers of `simulate` and `launch` are equal, byte for byte. Times come from links
 of the topology and costs of a profile; every figure says which.")]
 pub(crate) struct SimulateArgs {
-    /// Hosts, devices and links: a TOML file, or a preset: loopback, 10gbe, 25gbe, 100gbe, wan, h100,
-    /// h800 [default: loopback]
+    /// Hosts, devices and links: a TOML file, or a preset: loopback, 10gbe, 25gbe, 100gbe, lab, wan,
+    /// h100, h800 [default: loopback]
     #[arg(long, value_name = "FILE|NAME")]
     topology: Option<String>,
     /// What work takes: a TOML file, or loopback, h100 or h800 [default: that of the topology's

@@ -94,7 +94,8 @@ async fn a_chunk_goes_out_waits_is_computed_and_comes_back() {
 
 #[tokio::test]
 async fn lanes_carry_the_bytes_of_the_ledger() {
-    for exchange in EXCHANGES {
+    // A relayed chunk is one lane, from its home to its host: the ledger counts both legs.
+    for exchange in [ExchangeKind::Star, ExchangeKind::AllToAll] {
         let step = step(exchange, 3, true).await;
         let ledger = &step.traffic.ledger;
         let sum = |phase, from: u32, to: u32| -> u64 {

@@ -134,7 +134,7 @@ fn more_workers_than_slots_name_the_line_of_the_hosts() {
 fn unknown_presets_and_absent_files_say_what_there_is() {
     let said = Topology::read("infiniband").unwrap_err().to_string();
     assert!(
-        said.contains("loopback, 10gbe, 25gbe, 100gbe, wan, h100, h800"),
+        said.contains("loopback, 10gbe, 25gbe, 100gbe, lab, wan, h100, h800"),
         "{said}"
     );
     let said = Topology::read("absent.toml").unwrap_err().to_string();

@@ -1,29 +1,24 @@
 //! Flags → what is simulated.
 
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use expertmesh_bench::calibrate::{Domain, Profile, set_loopback};
-use expertmesh_bench::simulate::{
-    ModelPreset, SimLayer, SimLoad, SimulateError, Simulation, Stage,
-};
+use expertmesh_bench::calibrate::set_loopback;
+use expertmesh_bench::simulate::{SimLayer, SimLoad, SimulateError, Simulation, Stage};
 use expertmesh_bench::workload::{Pattern, ScoredWorkload, WorkloadShape};
-use expertmesh_checkpoint::{LayerSource, LayerSpec, SyntheticLayer, SyntheticSpec};
+use expertmesh_checkpoint::LayerSpec;
 use expertmesh_coordinator::{CoordinatorConfig, Rehearsal};
 use expertmesh_exchange::ExchangeKind;
-use expertmesh_experts::ExpertKind;
-use expertmesh_kernels::Format;
-use expertmesh_routing::{Kind, RouterPreset};
-use expertmesh_simulator::{Costs, Layer, SimConfig, SimError, Simulator};
+use expertmesh_routing::Kind;
+use expertmesh_simulator::{Costs, SimConfig, SimError, Simulator};
 use expertmesh_telemetry::{Run, Shape, Source};
 use expertmesh_topology::{Fabric, Topology};
 use expertmesh_transport::LinkOptions;
-use expertmesh_wire::{format_to_wire, v1};
 
-use crate::args::model::Model;
 use crate::commands::launch::load;
 use crate::commands::simulate::SimulateArgs;
+use crate::commands::simulate::subject::{Subject, subject};
+use crate::commands::simulate::trust::{Trust, costs};
 use crate::error::Failure;
 
 /// Steps, unless told otherwise: a simulation repeats itself but for its routes.
@@ -66,34 +61,6 @@ pub(super) struct Planned {
     /// What is known of the costs' errors; `None` for presets.
     pub(super) trust: Option<Trust>,
     pub(super) workers: usize,
-}
-
-/// How far a profile's costs can be trusted.
-#[derive(Debug, Clone)]
-pub(super) struct Trust {
-    /// Error that nine of ten points had, as a share: at held-out points where it was validated, else
-    /// at those that it was fitted to.
-    pub(super) error: f64,
-    /// Latency and rate of the machine's loopback.
-    loopback: [f64; 2],
-    domain: Domain,
-    /// Why figures are extrapolated whatever is simulated.
-    locked: Option<&'static str>,
-    /// Why these are.
-    pub(super) outside: Option<String>,
-}
-
-/// The layer, in the three forms that are asked for.
-struct Subject {
-    source: Arc<dyn LayerSource>,
-    wire: v1::ModelSource,
-    layer: Layer,
-    dtype: Format,
-    wire_dtype: Format,
-    seed: u64,
-    name: String,
-    shape: Shape,
-    preset: Option<&'static ModelPreset>,
 }
 
 /// Everything that the flags ask for, checked.
@@ -246,140 +213,6 @@ pub(super) fn plan_on(
         layers,
         trust,
         workers,
-    })
-}
-
-/// Costs, and how far off they are known to be.
-fn costs(args: &SimulateArgs, topology: &Topology) -> Result<(Costs, Option<Trust>), Failure> {
-    let name = match (&args.costs, &args.profile) {
-        (_, Some(file)) => {
-            let profile = Profile::read(file)?;
-            let (error, locked) = match profile.verdict {
-                None => (profile.error.p90, Some("the profile was never validated")),
-                Some(one) if one.passed => (one.error.p90, None),
-                Some(one) => (one.error.p90, Some("the profile failed its validation")),
-            };
-            let trust = Trust {
-                error,
-                loopback: profile.loopback,
-                domain: profile.domain,
-                locked,
-                outside: None,
-            };
-            return Ok((profile.costs, Some(trust)));
-        }
-        (Some(name), None) => name.as_str(),
-        (None, None) => match Costs::preset(&topology.name) {
-            Some(costs) => return Ok((costs, None)),
-            None => "loopback",
-        },
-    };
-    if let Some(costs) = Costs::preset(name) {
-        return Ok((costs, None));
-    }
-    if !Path::new(name).exists() {
-        let known = Costs::preset_names().join(", ");
-        return Err(Failure::input(format!(
-            "--costs is `{name}`, expected a TOML file or one of {known}"
-        )));
-    }
-    let text = std::fs::read_to_string(name)
-        .map_err(|error| Failure::input(format!("cannot read {name}: {error}")))?;
-    let costs = Costs::parse(&text).map_err(|error| Failure::input(format!("{name}: {error}")))?;
-    Ok((costs, None))
-}
-
-fn subject(args: &SimulateArgs) -> Result<Subject, Failure> {
-    let wire_dtype = |dtype| args.step.wire_dtype.unwrap_or(dtype);
-    let named = args.model.model.as_deref().filter(|path| !path.exists());
-    if let Some(path) = named {
-        let name = path.display().to_string();
-        let Some(preset) = ModelPreset::named(&name) else {
-            let known: Vec<&str> = ModelPreset::all().iter().map(|one| one.name).collect();
-            return Err(Failure::input(format!(
-                "--model is `{name}`, expected a directory of a checkpoint or one of {}",
-                known.join(", ")
-            )));
-        };
-        return of_preset(args, preset);
-    }
-    for (flag, given) in [
-        ("--stage", args.stage.is_some()),
-        ("--context", args.context.is_some()),
-    ] {
-        if given {
-            return Err(Failure::input(format!(
-                "{flag} is about a whole model; add --model with one of its names, such as \
-                 deepseek-v3"
-            )));
-        }
-    }
-    let model: Model = args.model.resolve()?;
-    let spec = model.source.spec();
-    let wire_dtype = wire_dtype(model.dtype);
-    Ok(Subject {
-        layer: Layer::of(spec, wire_dtype),
-        dtype: model.dtype,
-        wire_dtype,
-        seed: model.seed,
-        name: model.describe(),
-        shape: model.shape(0, wire_dtype),
-        preset: None,
-        source: Arc::clone(&model.source),
-        wire: model.wire,
-    })
-}
-
-/// A model that has no weights: its gate chooses by drawn scores.
-fn of_preset(args: &SimulateArgs, preset: &'static ModelPreset) -> Result<Subject, Failure> {
-    if args.model.layer.is_some() {
-        return Err(Failure::input(format!(
-            "--layer is about a checkpoint, --model {} is known by its sizes alone; drop it",
-            preset.name
-        )));
-    }
-    let dtype = args.model.dtype.unwrap_or(Format::Bf16);
-    let wire_dtype = args.step.wire_dtype.unwrap_or(dtype);
-    let seed = args.model.seed.unwrap_or(0);
-    let spec = SyntheticSpec {
-        // No row is made: the gate's own weights are as small as they can be.
-        hidden: 1,
-        ffn: preset.ffn,
-        experts: preset.experts,
-        top_k: preset.top_k,
-        kind: ExpertKind::Identity,
-        seed,
-        layer: 0,
-        dtype,
-    };
-    let gate: RouterPreset = preset.gate.parse()?;
-    let source: Arc<dyn LayerSource> = Arc::new(SyntheticLayer::new(spec)?.with_gate(&gate)?);
-    Ok(Subject {
-        layer: Layer {
-            wire: wire_dtype,
-            ..preset.layer(dtype)
-        },
-        source,
-        // No worker is told where weights are; the format is for the report.
-        wire: v1::ModelSource {
-            source: None,
-            dtype: format_to_wire(dtype).into(),
-        },
-        dtype,
-        wire_dtype,
-        seed,
-        name: preset.name.to_owned(),
-        shape: Shape {
-            tokens: 0,
-            hidden: preset.hidden as u64,
-            ffn: preset.ffn as u64,
-            experts: preset.experts as u64,
-            top_k: preset.top_k as u64,
-            expert: preset.kind.to_string(),
-            dtype: dtype.to_string(),
-            wire_dtype: wire_dtype.to_string(),
-        },
-        preset: Some(preset),
     })
 }
 
