@@ -76,7 +76,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`CoordinatorError`]: input of another shape or with a number that is not finite, something
-    /// missing that the gate needs, or a worker lost under [`OnLoss::Fail`].
+    /// missing that the gate needs, or a worker lost under [`OnLoss::Fail`](expertmesh_exchange::OnLoss::Fail).
     pub async fn forward_in(
         &self,
         x: ArcArray2<f32>,

@@ -33,7 +33,7 @@ pub struct Bundle {
 pub struct Part {
     /// Index in [`ShardPlan::hosts`].
     pub host: usize,
-    /// Index in [`HostRows::chunks`].
+    /// Index in [`HostRows::chunks`](crate::HostRows::chunks).
     pub chunk: usize,
 }
 
