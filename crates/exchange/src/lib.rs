@@ -30,6 +30,7 @@ mod bundles;
 mod clock;
 mod combine;
 mod conductor;
+mod cut;
 mod error;
 mod groups;
 mod home;
@@ -43,6 +44,7 @@ mod record;
 mod relay;
 mod shard_plan;
 mod shard_run;
+mod spare;
 mod step_plan;
 mod target;
 #[cfg(test)]

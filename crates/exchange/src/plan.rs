@@ -7,6 +7,7 @@ use expertmesh_routing::{Admission, Fate, Route};
 use expertmesh_wire::encoded_len;
 
 use crate::groups::Groups;
+use crate::spare;
 use crate::target::Target;
 
 /// Which endpoints execute which expert, and in `hierarchical` which of them stand together.
@@ -169,41 +170,48 @@ impl KeptChoices {
     /// The choices of `tokens` in `route` that `admission` has computed, in token order and,
     /// within a token, in slot order.
     pub fn new(route: &Route, admission: &Admission, tokens: Range<usize>) -> Self {
-        let most = tokens.len() * route.top_k;
-        let mut kept = Self {
-            offsets: Vec::with_capacity(tokens.len() + 1),
-            targets: Vec::with_capacity(most),
-            weights: Vec::with_capacity(most),
-            origin: Vec::with_capacity(most),
+        // A token may have none.
+        let most = match tokens.is_empty() {
+            true => 0,
+            false => route.choices_of(tokens.end - 1).end - route.choices_of(tokens.start).start,
         };
-        kept.offsets.push(0);
-        let executed = admission.executed.as_deref().unwrap_or(&route.experts);
-        let weights = admission.weights.as_deref().unwrap_or(&route.weights);
+        let mut kept = Self {
+            offsets: spare::take(tokens.len() + 1),
+            targets: spare::take(most),
+            weights: spare::take(most),
+            origin: spare::take(most),
+        };
+        let mut rows = Rows {
+            executed: admission.executed.as_deref().unwrap_or(&route.experts),
+            weights: admission.weights.as_deref().unwrap_or(&route.weights),
+            admission,
+            kept: &mut kept,
+            end: 0,
+        };
         let usual = admission.replicas.is_none() && admission.waves.is_none();
-        for token in tokens {
+        for (at, token) in tokens.enumerate() {
+            rows.kept.offsets[at] = index(rows.end);
             let choices = route.choices_of(token);
-            // Most tokens keep all of their choices, by first replicas in one wave.
-            if usual && admission.fates[choices.clone()].iter().all(is_kept) {
-                kept.targets.extend_from_slice(&executed[choices.clone()]);
-                kept.weights.extend_from_slice(&weights[choices.clone()]);
-                kept.origin.extend(index(choices.start)..index(choices.end));
-                kept.offsets.push(index(kept.targets.len()));
-                continue;
-            }
-            for at in choices {
-                if is_kept(&admission.fates[at]) {
+            match usual {
+                true => rows.add(choices, |expert, _| expert),
+                false => rows.add(choices, |expert, at| {
+                    let (replica, wave) = (admission.replica(at), admission.wave(at));
                     let target = Target {
-                        expert: executed[at],
-                        replica: admission.replica(at),
-                        wave: admission.wave(at),
+                        expert,
+                        replica,
+                        wave,
                     };
-                    kept.targets.push(target.pack());
-                    kept.weights.push(weights[at]);
-                    kept.origin.push(index(at));
-                }
+                    target.pack()
+                }),
             }
-            kept.offsets.push(index(kept.targets.len()));
         }
+        let end = rows.end;
+        if let Some(last) = kept.offsets.last_mut() {
+            *last = index(end);
+        }
+        kept.targets.truncate(end);
+        kept.weights.truncate(end);
+        kept.origin.truncate(end);
         kept
     }
 
@@ -234,9 +242,58 @@ impl KeptChoices {
     }
 }
 
+impl Drop for KeptChoices {
+    fn drop(&mut self) {
+        spare::give(&mut self.offsets);
+        spare::give(&mut self.targets);
+        spare::give(&mut self.weights);
+        spare::give(&mut self.origin);
+    }
+}
+
+/// Choices on their way into [`KeptChoices`].
+struct Rows<'a> {
+    executed: &'a [u32],
+    weights: &'a [f32],
+    admission: &'a Admission,
+    kept: &'a mut KeptChoices,
+    /// Kept so far.
+    end: usize,
+}
+
+// === impl Rows ===
+
+impl Rows<'_> {
+    /// Adds those of some `choices` that are kept. Which are is hard to guess where experts
+    /// overflow: each is written, and the next takes the place of one that is not kept.
+    #[inline(always)]
+    fn add(&mut self, choices: Range<usize>, target: impl Fn(u32, usize) -> u32) {
+        let fates = &self.admission.fates[choices.clone()];
+        let experts = self.executed[choices.clone()].iter();
+        let weights = self.weights[choices.clone()].iter();
+        let choices = choices.zip(fates).zip(experts.zip(weights));
+        for ((at, fate), (expert, weight)) in choices {
+            self.kept.targets[self.end] = target(*expert, at);
+            self.kept.weights[self.end] = *weight;
+            self.kept.origin[self.end] = index(at);
+            self.end += usize::from(is_kept(fate));
+        }
+    }
+}
+
 // === impl Limits ===
 
 impl Limits {
+    /// So many choices fit a chunk, whatever their rows.
+    pub(crate) fn choices_that_fit(&self) -> usize {
+        // A row and its choice have a word each.
+        let mut most = self.chunk_bytes / (self.row_bytes + 2 * size_of::<u32>());
+        while most > 0 && !self.fits(most, most) {
+            most -= 1;
+        }
+        most
+    }
+
     /// Whether a chunk may hold so many rows and choices. Fewer of either fit where more do.
     pub(crate) fn fits(&self, rows: usize, choices: usize) -> bool {
         encoded_len(rows + choices, rows * self.row_bytes) <= self.chunk_bytes

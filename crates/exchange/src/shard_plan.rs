@@ -1,21 +1,24 @@
 //! Route + placement → the rows that each expert host gets, and where each result belongs.
 //!
-//! Everything lies in a few flat arrays, host after host and, within a host, wave after wave, whose sizes are counted before they are
-//! filled: a plan allocates the same number of times for any number of tokens and hosts. Kept
-//! choices are read three times in a row, so that memory streams: to count, to fill, and, once the
-//! chunks are cut, to note where each result arrives.
+//! Everything lies in a few flat arrays, host after host and, within a host, wave after wave, whose
+//! sizes are counted before they are filled: a plan allocates the same number of times for any
+//! number of tokens and hosts. Kept choices are read twice in a row, so that memory streams: to
+//! count them and cut their rows into chunks ([`cut`]), and to fill the arrays.
 
 use std::ops::Range;
 
 use expertmesh_wire::encoded_len;
 
 use crate::bundles::Bundles;
+use crate::cut::{Cursor, Cutter};
+use crate::groups::Groups;
 use crate::plan::{HostTable, Kept, Limits, index};
+use crate::spare::{self, Spare};
 use crate::target::Target;
 use crate::timeline::TIMELINE_WORDS;
 
 /// Rows and choices of one message to a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chunk {
     /// Range in [`HostRows::tokens`].
     pub rows: Range<usize>,
@@ -113,29 +116,8 @@ pub(crate) struct Segment {
     pub(crate) wave: u8,
     /// Rows of the host.
     pub(crate) rows: Range<usize>,
-    /// Position of its cursor.
-    cursor: usize,
     /// Chunks of the plan.
     pub(crate) chunks: Range<usize>,
-}
-
-/// What is known of an endpoint's wave while its part of a plan is made.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cursor {
-    /// Choices so far; in the flat arrays while they are filled.
-    choices: u32,
-    /// Rows so far, likewise.
-    rows: u32,
-    /// 1 + the token of the last row, 0 before the first.
-    last: u32,
-    /// Where the choices of its host begin.
-    first: u32,
-    /// The host's position in the plan.
-    host: u32,
-    /// The chunk that the next choice is in, and where it begins and ends among all choices.
-    chunk: u32,
-    start: u32,
-    end: u32,
 }
 
 // === impl ShardPlan ===
@@ -147,50 +129,46 @@ impl ShardPlan {
     /// from the network). Linear in tokens and choices. With groups in `table`, rows for several
     /// hosts of a group that is not the home's travel together.
     pub fn new(home: u32, kept: Kept<'_>, table: &HostTable, limits: Limits) -> Self {
-        let waves = 1 + kept
-            .targets
-            .iter()
-            .max()
-            .map_or(0, |target| target >> Target::WAVE_BIT);
+        // At least as many waves as there are.
+        let waves = kept.targets.iter().fold(0, |bits, target| bits | target) >> Target::WAVE_BIT;
         let walk = Walk {
             kept,
             table,
-            waves: waves as usize,
+            waves: waves as usize + 1,
             row_per_choice: limits.row_per_choice,
         };
         let mut cursors = vec![Cursor::default(); table.endpoints() * walk.waves];
-        walk.each(&mut cursors, |cursor, token, _, _| {
-            cursor.rows += walk.begins_row(cursor, token);
-            cursor.last = token + 1;
-            cursor.choices += 1;
+        let mut cutter = Cutter::new(limits, kept.targets.len());
+        walk.each(&mut cursors, |cursor, at, token, _, _| {
+            cursor.count(walk.begins_row(cursor, token), token);
+            cutter.add(cursor, at);
         });
-        let (hosts, mut segments) = lay_out(&mut cursors, walk.waves);
+        let (hosts, chunks) = cutter.lay_out(&mut cursors, walk.waves);
         let rows = hosts.last().map_or(0, |host| host.rows.end);
         let sent = hosts.last().map_or(0, |host| host.choices.end);
         let choices = kept.targets.len();
         let mut plan = Self {
             home,
             tokens: kept.offsets.len().saturating_sub(1),
-            offsets: kept.offsets.to_vec(),
-            weights: kept.weights.to_vec(),
+            offsets: copied(kept.offsets),
+            weights: copied(kept.weights),
             own: Vec::new(),
-            results: vec![ResultAt::default(); choices],
-            row_tokens: vec![0; rows],
-            row_offsets: vec![0; rows + hosts.len()],
-            experts: vec![0; sent],
-            kept: vec![0; sent],
-            chunks: Vec::new(),
+            results: spare::take(choices),
+            row_tokens: spare::take(rows),
+            row_offsets: spare::take(rows + hosts.len()),
+            experts: spare::take(sent),
+            kept: spare::take(sent),
+            chunks,
             bundles: Bundles::default(),
             hosts,
         };
-        plan.fill(&walk, &mut cursors);
-        match table.groups().filter(|groups| plan.has_company(groups)) {
-            Some(groups) => plan.cut_in_groups(&mut segments, limits, groups),
-            None => plan.cut(&mut segments, limits),
-        }
-        plan.find_results(&walk, &segments, &mut cursors);
         if sent < choices {
+            plan.results.fill(ResultAt::default());
             plan.keep_own(kept, table);
+        }
+        plan.fill(&walk, &mut cursors);
+        if let Some(groups) = table.groups().filter(|groups| plan.has_company(groups)) {
+            plan.cut_again(limits, groups);
         }
         plan
     }
@@ -260,65 +238,68 @@ impl ShardPlan {
     }
 
     fn fill(&mut self, walk: &Walk<'_>, cursors: &mut [Cursor]) {
-        walk.each(cursors, |cursor, token, expert, choice| {
-            let at = cursor.choices as usize;
-            cursor.choices += 1;
-            self.experts[at] = expert;
-            self.kept[at] = choice;
+        for (at, host) in self.hosts.iter().enumerate() {
+            self.row_offsets[host.rows.start + at] = 0;
+        }
+        let [experts, kept] = [&mut self.experts[..], &mut self.kept[..]];
+        let results = &mut self.results[..];
+        let [row_tokens, row_offsets] = [&mut self.row_tokens[..], &mut self.row_offsets[..]];
+        walk.each(cursors, |cursor, _, token, expert, choice| {
+            if cursor.choices == cursor.end {
+                cursor.next_chunk(&self.chunks);
+            }
             // Whether a row is new is as good as random: rather than ask, what it begins is written
             // again for each of its choices.
-            cursor.rows += walk.begins_row(cursor, token);
-            cursor.last = token + 1;
-            self.row_tokens[cursor.rows as usize - 1] = token;
-            self.row_offsets[(cursor.rows + cursor.host) as usize] = cursor.choices - cursor.first;
-        });
-    }
-
-    /// Cuts every host's rows into chunks, each as long as the limits allow; none spans waves.
-    fn cut(&mut self, segments: &mut [Segment], limits: Limits) {
-        let mut chunks = 0;
-        for segment in &*segments {
-            self.host(segment.host)
-                .cut(segment, limits, |_| chunks += 1);
-        }
-        let mut all = Vec::with_capacity(chunks);
-        for segment in &mut *segments {
-            segment.chunks.start = all.len();
-            let host = self.host(segment.host);
-            host.cut(segment, limits, |chunk| all.push(chunk));
-            segment.chunks.end = all.len();
-        }
-        self.place_chunks(segments);
-        self.chunks = all;
-    }
-
-    fn find_results(&mut self, walk: &Walk<'_>, segments: &[Segment], cursors: &mut [Cursor]) {
-        for segment in segments {
-            let host = &self.hosts[segment.host];
-            let chunk = segment.chunks.start;
-            let begins = host.choices.start + self.chunks[chunk].choices.start;
-            cursors[segment.cursor] = Cursor {
-                first: index(host.choices.start),
-                choices: index(begins),
-                start: index(begins),
-                end: index(host.choices.start + self.chunks[chunk].choices.end),
-                chunk: index(chunk),
-                ..Cursor::default()
+            let now = Cursor {
+                choices: cursor.choices + 1,
+                rows: cursor.rows + walk.begins_row(cursor, token),
+                last: token + 1,
+                ..*cursor
             };
-        }
-        let (results, chunks) = (&mut self.results, &self.chunks);
-        walk.each(cursors, |cursor, _, _, choice| {
-            if cursor.choices == cursor.end {
-                cursor.chunk += 1;
-                cursor.start = cursor.end;
-                cursor.end = cursor.first + index(chunks[cursor.chunk as usize].choices.end);
-            }
+            let at = cursor.choices;
+            experts[at as usize] = expert;
+            kept[at as usize] = choice;
             results[choice as usize] = ResultAt {
-                chunk: cursor.chunk,
-                row: cursor.choices - cursor.start,
+                chunk: now.chunk,
+                row: at - now.start,
             };
-            cursor.choices += 1;
+            row_tokens[now.rows as usize - 1] = token;
+            row_offsets[(now.rows + now.host) as usize] = now.choices - now.first;
+            *cursor = now;
         });
+    }
+
+    /// Cuts rows for hosts of a group together, and says anew where results arrive.
+    fn cut_again(&mut self, limits: Limits, groups: &Groups) {
+        let mut segments: Vec<Segment> = Vec::new();
+        for (host, plan) in self.hosts.iter().enumerate() {
+            for chunk in &self.chunks[plan.chunks.clone()] {
+                match segments.last_mut() {
+                    Some(last) if (last.host, last.wave) == (host, chunk.wave) => {
+                        last.rows.end = chunk.rows.end;
+                    }
+                    _ => segments.push(Segment {
+                        host,
+                        wave: chunk.wave,
+                        rows: chunk.rows.clone(),
+                        chunks: 0..0,
+                    }),
+                }
+            }
+        }
+        self.cut_in_groups(&mut segments, limits, groups);
+        for host in &self.hosts {
+            let kept = &self.kept[host.choices.clone()];
+            for at in host.chunks.clone() {
+                let choices = kept[self.chunks[at].choices.clone()].iter();
+                for (row, choice) in (0..).zip(choices) {
+                    self.results[*choice as usize] = ResultAt {
+                        chunk: index(at),
+                        row,
+                    };
+                }
+            }
+        }
     }
 
     /// Lists the choices that no host computes.
@@ -351,10 +332,14 @@ struct Walk<'a> {
 // === impl Walk ===
 
 impl Walk<'_> {
-    /// Calls `each` with every kept choice that a host computes: the cursor of its host and wave,
-    /// its token, expert and number.
+    /// Calls `each` with every kept choice that a host computes: the cursor of its host and wave and
+    /// where that is, its token, expert and number.
     #[inline(always)]
-    fn each(&self, cursors: &mut [Cursor], mut each: impl FnMut(&mut Cursor, u32, u32, u32)) {
+    fn each(
+        &self,
+        cursors: &mut [Cursor],
+        mut each: impl FnMut(&mut Cursor, usize, u32, u32, u32),
+    ) {
         let primaries = self.table.primaries();
         let mut choice = 0;
         for (token, range) in (0..).zip(self.kept.offsets.windows(2)) {
@@ -363,13 +348,13 @@ impl Walk<'_> {
                 match primaries.get(target as usize) {
                     Some(host) => {
                         let cursor = *host as usize * self.waves;
-                        each(&mut cursors[cursor], token, target, choice);
+                        each(&mut cursors[cursor], cursor, token, target, choice);
                     }
                     None => {
                         if let Some(host) = self.table.host(target) {
                             let Target { expert, wave, .. } = Target::unpack(target);
                             let cursor = host as usize * self.waves + usize::from(wave);
-                            each(&mut cursors[cursor], token, expert, choice);
+                            each(&mut cursors[cursor], cursor, token, expert, choice);
                         }
                     }
                 }
@@ -385,48 +370,16 @@ impl Walk<'_> {
     }
 }
 
-/// Gives every endpoint that has choices its place, wave after wave, and sets the cursors there.
-fn lay_out(cursors: &mut [Cursor], waves: usize) -> (Vec<HostPlan>, Vec<Segment>) {
-    let used = cursors.iter().filter(|cursor| cursor.choices > 0).count();
-    let mut hosts: Vec<HostPlan> = Vec::with_capacity(used);
-    let mut segments = Vec::with_capacity(used);
-    let (mut rows, mut choices) = (0, 0);
-    for (at, cursor) in cursors.iter_mut().enumerate() {
-        let counted = *cursor;
-        if counted.choices == 0 {
-            continue;
-        }
-        let endpoint = index(at / waves);
-        if hosts.last().is_none_or(|host| host.endpoint != endpoint) {
-            hosts.push(HostPlan {
-                endpoint,
-                rows: rows as usize..rows as usize,
-                choices: choices as usize..choices as usize,
-                chunks: 0..0,
-            });
-        }
-        let host = hosts.len() - 1;
-        let plan = &mut hosts[host];
-        *cursor = Cursor {
-            choices,
-            rows,
-            first: index(plan.choices.start),
-            host: index(host),
-            ..Cursor::default()
-        };
-        let begins = rows as usize - plan.rows.start;
-        (rows, choices) = (rows + counted.rows, choices + counted.choices);
-        (plan.rows.end, plan.choices.end) = (rows as usize, choices as usize);
-        segments.push(Segment {
-            host,
-            // Waves are packed in 8 bits.
-            wave: u8::try_from(at % waves).unwrap_or(u8::MAX),
-            rows: begins..rows as usize - plan.rows.start,
-            cursor: at,
-            chunks: 0..0,
-        });
+impl Drop for ShardPlan {
+    fn drop(&mut self) {
+        spare::give(&mut self.offsets);
+        spare::give(&mut self.weights);
+        spare::give(&mut self.results);
+        spare::give(&mut self.row_tokens);
+        spare::give(&mut self.row_offsets);
+        spare::give(&mut self.experts);
+        spare::give(&mut self.kept);
     }
-    (hosts, segments)
 }
 
 // === impl HostRows ===
@@ -465,4 +418,10 @@ impl HostRows<'_> {
             start += fit;
         }
     }
+}
+
+fn copied<T: Spare>(from: &[T]) -> Vec<T> {
+    let mut copy = spare::take(from.len());
+    copy.copy_from_slice(from);
+    copy
 }

@@ -45,18 +45,44 @@ for_every_isa! {
 
 for_every_isa! {
     /// `scores` = [`sigmoid`](math::sigmoid) of `values`. Asks memory for `next`, which will be read
-    /// soon, on the way. `most` is the [`magnitude`] of `values`, or more.
+    /// soon, on the way. Returns the [`magnitude`] of `values`.
     ///
     /// # Panics
     ///
     /// If there are not as many `scores` as `values`.
-    pub fn sigmoid(values: &[f32], most: f32, scores: &mut [f32], next: &[f32]) {
+    pub fn sigmoid(values: &[f32], scores: &mut [f32], next: &[f32]) -> f32 {
         assert_eq!(values.len(), scores.len(), "values and scores");
-        if most <= math::NORMAL {
-            line_by_line(values, scores, next, math::sigmoid_normal);
-        } else {
-            line_by_line(values, scores, next, math::sigmoid);
+        f32::from_bits(sigmoid_of(values, scores, next))
+    }
+}
+
+for_every_isa! {
+    /// [`sigmoid`], and `sums` = `scores` + `bias`, row by row, in one go. A sum with a score of at
+    /// most 1 does not overflow.
+    ///
+    /// # Panics
+    ///
+    /// If `bias` is empty, `values` are not whole rows of its length, or `scores` or `sums` are not
+    /// as many.
+    pub fn sigmoid_and_sum(
+        values: &[f32],
+        bias: &[f32],
+        scores: &mut [f32],
+        sums: &mut [f32],
+        next: &[f32],
+    ) -> f32 {
+        assert!(values.len().is_multiple_of(bias.len()), "whole rows of {}", bias.len());
+        assert_eq!((values.len(), values.len()), (scores.len(), sums.len()), "scores and sums");
+        let (width, mut most) = (bias.len(), 0);
+        let mut next = next.chunks(width);
+        let rows = values.chunks_exact(width).zip(scores.chunks_exact_mut(width));
+        for ((values, scores), sums) in rows.zip(sums.chunks_exact_mut(width)) {
+            most = most.max(sigmoid_of(values, scores, next.next().unwrap_or_default()));
+            for ((score, bias), sum) in scores.iter().zip(bias).zip(sums) {
+                *sum = score + bias;
+            }
         }
+        f32::from_bits(most)
     }
 }
 
@@ -81,20 +107,40 @@ for_every_isa! {
 /// Values of a line of memory.
 const LINE: usize = 16;
 
+/// `scores` of `values`; returns the bits of their magnitude.
 #[inline(always)]
-fn line_by_line(values: &[f32], to: &mut [f32], next: &[f32], function: impl Fn(f32) -> f32) {
+fn sigmoid_of(values: &[f32], scores: &mut [f32], next: &[f32]) -> u32 {
+    let most = line_by_line(values, scores, next, math::sigmoid_normal);
+    if most <= math::NORMAL.to_bits() {
+        return most;
+    }
+    line_by_line(values, scores, &[], math::sigmoid)
+}
+
+/// `to` = `function` of `values`; returns the bits of their magnitude.
+#[inline(always)]
+fn line_by_line(
+    values: &[f32],
+    to: &mut [f32],
+    next: &[f32],
+    function: impl Fn(f32) -> f32,
+) -> u32 {
     let (lines, rest) = values.as_chunks::<LINE>();
     let (to_lines, to_rest) = to.as_chunks_mut::<LINE>();
     let mut next = next.chunks(LINE);
+    let mut most = [0; LINE];
     for (line, to) in lines.iter().zip(to_lines) {
         prefetch(next.next().unwrap_or_default());
-        for (value, to) in line.iter().zip(to) {
+        for ((value, to), most) in line.iter().zip(to).zip(&mut most) {
             *to = function(*value);
+            *most = magnitude_bits(*value).max(*most);
         }
     }
-    for (value, to) in rest.iter().zip(to_rest) {
+    for ((value, to), most) in rest.iter().zip(to_rest).zip(&mut most) {
         *to = function(*value);
+        *most = magnitude_bits(*value).max(*most);
     }
+    most.into_iter().fold(0, u32::max)
 }
 
 /// Asks for the first line of `values`.
@@ -110,9 +156,14 @@ fn prefetch(values: &[f32]) {
 
 #[inline(always)]
 fn magnitude_of(values: &[f32]) -> f32 {
-    // Without its sign a float is ordered like its bits, and NaN is above infinity.
-    let bits = |value: &f32| value.to_bits() & 0x7fff_ffff;
-    f32::from_bits(values.iter().map(bits).fold(0, u32::max))
+    let bits = values.iter().map(|value| magnitude_bits(*value));
+    f32::from_bits(bits.fold(0, u32::max))
+}
+
+/// Without its sign a float is ordered like its bits, and NaN is above infinity.
+#[inline(always)]
+fn magnitude_bits(value: f32) -> u32 {
+    value.to_bits() & 0x7fff_ffff
 }
 
 /// The greater of two numbers that are not NaN, as one instruction.

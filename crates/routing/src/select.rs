@@ -11,12 +11,12 @@ mod steps;
 
 use expertmesh_kernels::{
     Format, math, round_bf16,
-    rows::{add_bias, magnitude},
+    rows::{add_bias, magnitude, sigmoid_and_sum},
 };
 
 use crate::{
     bias::BiasUpdate,
-    config::{Groups, Post, RouterConfig, Select, WeightDtype},
+    config::{Groups, Post, RouterConfig, Score, Select, WeightDtype},
     error::RoutingError,
 };
 
@@ -142,16 +142,18 @@ impl Selector {
             .chunks_mut(rows * k)
             .zip(weights.chunks_mut(rows * k));
         for (block, (logits, (experts, weights))) in blocks.zip(slots).enumerate() {
-            let most = magnitude(logits);
+            let next = following.next().unwrap_or_default();
+            let most = self.score(logits, scratch, next);
             let bad = first_not_finite(logits, most);
             // Rows before a bad one have their answers, or their errors, as if they were alone.
             let good = bad.map_or(logits.len(), |at| at - at % e) / e;
             let (experts, weights) = (&mut experts[..good * k], &mut weights[..good * k]);
-            let next = following.next().unwrap_or_default();
-            self.choose(&logits[..good * e], most, experts, scratch, next);
+            scratch.scores.truncate(good * e);
+            scratch.keys.truncate(good * e);
+            self.choose(&logits[..good * e], experts, scratch);
             self.weigh(&logits[..good * e], experts, weights, scratch);
             let token = block * rows;
-            if let Some(choice) = weights.iter().position(|weight| !weight.is_finite()) {
+            if let Some(choice) = first_not_finite(weights, magnitude(weights)) {
                 return Err(RoutingError::Weight {
                     token: token + choice / k,
                     slot: choice % k,
@@ -169,16 +171,27 @@ impl Selector {
         Ok(())
     }
 
-    /// Fills the `experts` of a few rows, whose logits have no magnitude above `most`, and leaves
-    /// their scores in `scratch`. `next` are the logits after them.
-    fn choose(
-        &self,
-        logits: &[f32],
-        most: f32,
-        experts: &mut [u32],
-        scratch: &mut SelectScratch,
-        next: &[f32],
-    ) {
+    /// Leaves the scores of a few rows in `scratch`, with their keys if there is a bias, and returns
+    /// the magnitude of the logits. `next` are the logits after them.
+    fn score(&self, logits: &[f32], scratch: &mut SelectScratch, next: &[f32]) -> f32 {
+        let SelectScratch { scores, keys, .. } = scratch;
+        scores.resize(logits.len(), 0.0);
+        let Some(bias) = &self.bias else {
+            return score(logits, self.config.experts, &self.config, scores, next);
+        };
+        keys.resize(logits.len(), 0.0);
+        if self.config.score == (Score::Sigmoid { f32: true }) {
+            return sigmoid_and_sum(logits, bias, scores, keys, next);
+        }
+        let most = score(logits, self.config.experts, &self.config, scores, next);
+        // In the finite range, because two infinite keys of a group would add up to NaN.
+        add_bias(scores, bias, keys);
+        most
+    }
+
+    /// Fills the `experts` of a few rows, whose scores are in `scratch`, with their keys if there is
+    /// a bias.
+    fn choose(&self, logits: &[f32], experts: &mut [u32], scratch: &mut SelectScratch) {
         let SelectScratch {
             scores,
             keys,
@@ -186,9 +199,6 @@ impl Selector {
             top,
         } = scratch;
         let (e, k) = (self.config.experts, self.config.top_k);
-        scores.resize(logits.len(), 0.0);
-        score(logits, most, e, &self.config, scores, next);
-
         let unlimited = match self.config.select {
             Select::Logit => logits,
             Select::Score | Select::ScorePlusBias => scores,
@@ -203,11 +213,9 @@ impl Selector {
         if self.bias.is_none() && self.config.groups.is_none() {
             return top_k_rows(unlimited, e, k, experts, top);
         }
-        keys.resize(logits.len(), 0.0);
-        match &self.bias {
-            // In the finite range, because two infinite keys of a group would add up to NaN.
-            Some(bias) => add_bias(unlimited, bias, keys),
-            None => keys.copy_from_slice(unlimited),
+        if self.bias.is_none() {
+            keys.clear();
+            keys.extend_from_slice(unlimited);
         }
         match &self.config.groups {
             Some(groups) => top_k_in_groups(groups, keys, e, k, experts, limits, top),
@@ -215,8 +223,7 @@ impl Selector {
         }
     }
 
-    /// Weights of the chosen `experts` of a few rows, from the scores that
-    /// [`choose`](Self::choose) left.
+    /// Weights of the chosen `experts` of a few rows, whose scores are in `scratch`.
     fn weigh(&self, logits: &[f32], experts: &[u32], weights: &mut [f32], scratch: &SelectScratch) {
         let (e, k) = (self.config.experts, self.config.top_k);
         let scores = scratch.scores.chunks_exact(e);

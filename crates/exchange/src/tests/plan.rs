@@ -81,6 +81,48 @@ fn chunks_are_cut_where_the_next_row_would_not_fit() {
     assert_eq!(cut(1 << 20), [5]);
 }
 
+/// Of many tokens with two choices each; the last of the experts is free, and some have a wave.
+fn large_plan(seed: u32) -> ShardPlan {
+    const TOKENS: u32 = 70_000;
+    let table = HostTable::from_endpoints(vec![1, 2, 2], 3).with_free(1);
+    let offsets: Vec<u32> = (0..=TOKENS).map(|token| 2 * token).collect();
+    let target = |choice: u32| Target {
+        expert: (choice.wrapping_mul(seed) >> 7) % 4,
+        replica: 0,
+        wave: u8::from(choice.is_multiple_of(5)),
+    };
+    let targets: Vec<u32> = (0..2 * TOKENS).map(|at| target(at).pack()).collect();
+    let kept = crate::Kept {
+        offsets: &offsets,
+        targets: &targets,
+        weights: &vec![1.0; targets.len()],
+    };
+    ShardPlan::new(0, kept, &table, wide(4))
+}
+
+#[test]
+fn what_a_plan_leaves_in_its_memory_shows_in_no_other() {
+    let (first, other) = (large_plan(0x9e37_79b1), large_plan(0x85eb_ca6b));
+    assert!(first != other);
+    drop(other);
+    assert!(large_plan(0x9e37_79b1) == first);
+}
+
+#[test]
+fn memory_that_was_given_back_is_taken_again() {
+    // An element type that no test beside this one takes so many of.
+    let mut array: Vec<ResultAt> = crate::spare::take(3_000_000);
+    array[7] = ResultAt { chunk: 5, row: 6 };
+    let place = array.as_ptr();
+    crate::spare::give(&mut array);
+    assert_eq!(array.capacity(), 0);
+    let again: Vec<ResultAt> = crate::spare::take(2_900_000);
+    assert_eq!(
+        (again.as_ptr(), again.len(), again[7].row),
+        (place, 2_900_000, 6)
+    );
+}
+
 #[test]
 fn results_bound_a_chunk_as_requests_do() {
     // One row for three experts: its results are three rows.

@@ -85,9 +85,8 @@ fn of_lines<L: Lanes, const LINES: usize>(
         let rows = rows.zip(indices.chunks_exact_mut(k));
         for (((row, kept), indices), answer) in rows.zip(answers) {
             if let Some(bits) = answer {
-                for (run, kept) in kept.iter_mut().enumerate() {
-                    *kept = bits >> run & 1 != 0;
-                }
+                let stays: [bool; 8] = std::array::from_fn(|run| bits >> run & 1 != 0);
+                kept.copy_from_slice(&stays[..n]);
             } else {
                 let row = row.as_flattened().as_flattened();
                 equal_or_many(row, k, runs, kept, indices);

@@ -102,6 +102,29 @@ fn a_bias_stays_in_the_finite_range() {
 }
 
 #[test]
+fn scores_and_sums_are_those_of_two_steps() {
+    // Of three rows the second needs the careful sigmoid.
+    let values: Vec<f32> = (0..75).map(|at| (at as f32 - 37.0) * 2.4).collect();
+    let bias: Vec<f32> = (0..25)
+        .map(|at| [f32::MAX, 0.1, f32::MIN][at % 3])
+        .collect();
+    for isa in Isa::available() {
+        let (mut scores, mut sums) = (vec![f32::NAN; 75], vec![f32::NAN; 75]);
+        let most = super::sigmoid_and_sum::on(isa, &values, &bias, &mut scores, &mut sums, &[]);
+        assert_eq!(most, super::magnitude::on(isa, &values));
+        let (mut alone, mut added) = (vec![f32::NAN; 75], vec![f32::NAN; 75]);
+        super::sigmoid::on(isa, &values, &mut alone, &[]);
+        super::add_bias::on(isa, &alone, &bias, &mut added);
+        assert_eq!((scores, sums), (alone, added));
+        let mut bad = values.clone();
+        bad[40] = f32::NAN;
+        let (mut scores, mut sums) = (vec![0.0; 75], vec![0.0; 75]);
+        let most = super::sigmoid_and_sum::on(isa, &bad, &bias, &mut scores, &mut sums, &[]);
+        assert!(!most.is_finite());
+    }
+}
+
+#[test]
 fn scores_have_the_bits_of_the_scalar_functions_on_every_kernel() {
     // Every 9973rd float up to the magnitude where the cheaper exponential ends, and all others.
     let sweep = |most: f32| {
@@ -116,7 +139,8 @@ fn scores_have_the_bits_of_the_scalar_functions_on_every_kernel() {
         let expected: Vec<u32> = values.iter().map(|&x| math::sigmoid(x).to_bits()).collect();
         for isa in Isa::available() {
             let mut scores = vec![f32::NAN; values.len()];
-            super::sigmoid::on(isa, &values, most, &mut scores, &values[..100]);
+            let found = super::sigmoid::on(isa, &values, &mut scores, &values[..100]);
+            assert_eq!(found, most);
             assert!(
                 scores
                     .iter()

@@ -130,15 +130,15 @@ impl<'a> Room<'a> {
         free
     }
 
-    /// Takes a place in `bin`, if it is a bin; true where it is one that is full.
+    /// Takes a place in `bin`, if it is a bin and somebody asks; true where it is full.
     #[inline]
-    pub(super) fn is_refused(&mut self, bin: usize) -> bool {
+    pub(super) fn is_refused(&mut self, bin: usize, asks: bool) -> bool {
         let Some(taken) = self.taken.get_mut(bin) else {
             return false;
         };
         let full = *taken >= self.capacity;
-        *taken += u64::from(!full);
-        full
+        *taken += u64::from(asks & !full);
+        asks & full
     }
 
     /// Whether there is a place in `bin`.

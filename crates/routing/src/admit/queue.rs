@@ -1,6 +1,6 @@
 //! In which order choices ask for room.
 
-use std::ops::Range;
+use std::{hint::select_unpredictable, ops::Range};
 
 use expertmesh_kernels::math;
 
@@ -123,9 +123,10 @@ pub(super) fn keep_first(
         let choices = batch.choices(queue.tokens.clone());
         let experts = &batch.route.experts[choices.clone()];
         for (&expert, fate) in experts.iter().zip(&mut fates[choices]) {
-            if *fate == Fate::Computed && room.is_refused(expert as usize) {
-                *fate = Fate::Dropped;
-            }
+            let asks = *fate == Fate::Computed;
+            // Where experts overflow nobody can guess who is refused: it is not asked, but written.
+            let refused = room.is_refused(expert as usize, asks);
+            *fate = select_unpredictable(refused, Fate::Dropped, *fate);
         }
         return;
     }

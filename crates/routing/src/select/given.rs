@@ -54,7 +54,7 @@ impl Selector {
     /// Scores of a row, in place of what `scores` held.
     pub(crate) fn fill_scores(&self, row: &[f32], scores: &mut Vec<f32>) {
         scores.resize(row.len(), 0.0);
-        score(row, magnitude(row), row.len(), &self.config, scores, &[]);
+        score(row, row.len(), &self.config, scores, &[]);
     }
 
     /// Weights of any `experts` of a row, as if the keys had chosen them.

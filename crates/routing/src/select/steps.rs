@@ -42,25 +42,28 @@ pub(super) fn first_not_finite(logits: &[f32], magnitude: f32) -> Option<usize> 
     logits.iter().position(|logit| !logit.is_finite())
 }
 
-/// The `scores` of rows of logits, `width` each and none of a magnitude above `most`. `next` are the
+/// The `scores` of rows of logits, `width` each, and the magnitude of the logits. `next` are the
 /// logits that will be read after them.
 pub(super) fn score(
     logits: &[f32],
-    most: f32,
     width: usize,
     config: &RouterConfig,
     scores: &mut [f32],
     next: &[f32],
-) {
+) -> f32 {
     let dtype = config.dtype;
+    let mut most = None;
     let in_f32 = match config.score {
-        Score::None => return scores.copy_from_slice(logits),
+        Score::None => {
+            scores.copy_from_slice(logits);
+            true
+        }
         Score::Softmax { f32 } => {
             rows::softmax(logits, width, scores, next);
             f32
         }
         Score::Sigmoid { f32 } => {
-            rows::sigmoid(logits, most, scores, next);
+            most = Some(rows::sigmoid(logits, scores, next));
             f32
         }
         Score::SqrtSoftplus => {
@@ -80,6 +83,7 @@ pub(super) fn score(
     if !in_f32 && dtype == Format::Bf16 {
         round_bf16(scores);
     }
+    most.unwrap_or_else(|| rows::magnitude(logits))
 }
 
 /// Fills `experts` `[rows, k]` with the highest keys of every row of `width`, as if those of groups

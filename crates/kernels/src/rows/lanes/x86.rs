@@ -323,18 +323,21 @@ struct Best {
 #[inline]
 fn two_highest_of_8<const LINES: usize>(runs: &[[[f32; LANES]; LINES]]) -> Best {
     let none = _mm512_set1_ps(f32::NEG_INFINITY);
-    let mut best = [Best {
+    let none_yet = Best {
         first: none,
         second: none,
-    }; 8];
-    for (best, run) in best.iter_mut().zip(runs) {
-        for line in run {
-            let line = loaded(line);
-            let falls = _mm512_min_ps(best.first, line);
-            best.second = _mm512_max_ps(best.second, falls);
-            best.first = _mm512_max_ps(best.first, line);
+    };
+    // The usual number is a constant, so that everything stays in registers.
+    let best = match runs.first_chunk::<8>() {
+        Some(runs) => runs.each_ref().map(|run| two_highest_of_lanes(run)),
+        None => {
+            let mut best = [none_yet; 8];
+            for (best, run) in best.iter_mut().zip(runs) {
+                *best = two_highest_of_lanes(run);
+            }
+            best
         }
-    }
+    };
     let [a, b, c, d, e, f, g, h] = best;
     let [ab, cd, ef, gh] = [[a, b], [c, d], [e, f], [g, h]].map(|[a, b]| {
         let (low, high) = (split::<0x44>(a, b), split::<0xee>(a, b));
@@ -359,6 +362,23 @@ fn two_highest_of_8<const LINES: usize>(runs: &[[[f32; LANES]; LINES]]) -> Best 
         first: _mm512_mask_permutexvar_ps(none, 0xff, order, one.first),
         second: _mm512_mask_permutexvar_ps(none, 0xff, order, one.second),
     }
+}
+
+/// The two highest keys of a run in each lane.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn two_highest_of_lanes<const LINES: usize>(run: &[[f32; LANES]; LINES]) -> Best {
+    let none = _mm512_set1_ps(f32::NEG_INFINITY);
+    let mut best = Best {
+        first: none,
+        second: none,
+    };
+    for line in run {
+        let line = loaded(line);
+        best.second = _mm512_max_ps(best.second, _mm512_min_ps(best.first, line));
+        best.first = _mm512_max_ps(best.first, line);
+    }
+    best
 }
 
 /// The two highest of two neighbourhoods, lane by lane.
