@@ -348,18 +348,13 @@ impl Sums {
 
     fn lanes(&mut self, outcome: &SimStep, step: u64) {
         let base = self.clock_ns;
-        self.trace
-            .lanes
-            .extend(outcome.lanes.iter().map(|lane| Lane {
-                endpoint: lane.endpoint,
-                phase: lane.phase,
-                step,
-                begin_ns: base + lane.begin_ns,
-                end_ns: base + lane.end_ns,
-                peer: lane.peer,
-                bytes: lane.bytes,
-                predicted: true,
-            }));
+        let lanes = outcome.lanes.iter().map(|lane| Lane {
+            step,
+            begin_ns: base + lane.begin_ns,
+            end_ns: base + lane.end_ns,
+            ..*lane
+        });
+        self.trace.lanes.extend(lanes);
     }
 
     fn finish(self, identity: Identity, source: Source, steps: u64) -> Simulated {

@@ -3,7 +3,7 @@
 use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, TrafficLedger};
 use expertmesh_placement::Placement;
 use expertmesh_routing::{Admission, Fate, Route};
-use expertmesh_telemetry::{Phase, StepRecord};
+use expertmesh_telemetry::{Lane, StepRecord};
 
 use crate::error::SimError;
 use crate::layer::Layer;
@@ -107,27 +107,8 @@ pub struct SimStep {
     pub fates: Vec<Fate>,
     /// Workers that the step went on without, with the cause.
     pub lost: Vec<(u32, LossCause)>,
-    /// What each endpoint did when, if asked for.
+    /// What each endpoint did when, after the begin of the run, if asked for.
     pub lanes: Vec<Lane>,
-}
-
-/// Work of an endpoint, or the time of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lane {
-    /// Endpoint id.
-    pub endpoint: u32,
-    /// Part of the step.
-    pub phase: Phase,
-    /// Position of the step in its run.
-    pub step: u64,
-    /// Begin, nanoseconds after that of the run.
-    pub begin_ns: u64,
-    /// End.
-    pub end_ns: u64,
-    /// Who is at the other end of a message.
-    pub peer: Option<u32>,
-    /// Its encoded bytes.
-    pub bytes: u64,
 }
 
 /// What a run of steps gave.

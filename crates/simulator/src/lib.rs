@@ -13,8 +13,7 @@
 //!    the same time.
 //! 3. [`SimRun`], [`SimStep`]: records by the definitions of a real step, ledgers, fates, how busy
 //!    endpoints and ports were, the digest of the event log.
-//! 4. [`StackSim`]: layers in their order, with the dense parts between them.
-//! 5. `run`: who does what when, event by event. `cpu`: threads on cores; `net`: messages through
+//! 4. `run`: who does what when, event by event. `cpu`: threads on cores; `net`: messages through
 //!    ports; `experts`: what a batch takes; `queue`, `log`.
 //!
 //! `docs/simulation.md` states every formula with its source, and what is not modelled.
@@ -34,15 +33,11 @@ mod net;
 mod queue;
 mod run;
 mod simulator;
-mod stack;
 #[cfg(test)]
 mod tests;
 
-pub use config::{
-    EndpointUse, Failure, Fault, Lane, PortUse, SimConfig, SimRun, SimStep, StepInput,
-};
+pub use config::{EndpointUse, Failure, Fault, PortUse, SimConfig, SimRun, SimStep, StepInput};
 pub use costs::{CombineCost, Costs, ExpertCosts, ExpertTable, GateCost, Line};
 pub use error::SimError;
 pub use layer::{Layer, NetworkShape};
 pub use simulator::Simulator;
-pub use stack::{DensePart, StackLayer, StackSim, StackStep};

@@ -17,10 +17,11 @@ mod tasks;
 use std::collections::BTreeSet;
 
 use expertmesh_exchange::LossCause;
+use expertmesh_telemetry::Lane;
 use expertmesh_topology::Passage;
 use expertmesh_wire::Times;
 
-use crate::config::{EndpointUse, Fault, Lane, SimConfig, SimRun, StepInput};
+use crate::config::{EndpointUse, Fault, SimConfig, SimRun, StepInput};
 use crate::cpu::Cpus;
 use crate::error::SimError;
 use crate::experts::RowCounts;
@@ -287,6 +288,7 @@ impl<'a> World<'a> {
             end_ns,
             peer,
             bytes,
+            predicted: true,
         });
     }
 }

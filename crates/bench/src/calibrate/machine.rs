@@ -102,35 +102,3 @@ fn keep_busy(experts: &[Arc<dyn Expert>], rows: usize, from: usize, run: &Atomic
         at += 1;
     }
 }
-
-// === impl ExpertTimes ===
-
-impl ExpertTimes {
-    /// Nanoseconds of one call with `rows` rows while a share `busy` (0 to 1) of the other cores
-    /// compute too; between the measured rows a power law, beyond them the last slope.
-    pub fn ns(&self, rows: u32, busy: f64) -> f64 {
-        let alone = interpolate(&self.rows, &self.alone_ns, rows);
-        let beside = interpolate(&self.rows, &self.beside_ns, rows);
-        alone + (beside - alone).max(0.0) * busy.clamp(0.0, 1.0)
-    }
-}
-
-/// Piecewise linear in the logarithms.
-fn interpolate(rows: &[u32], ns: &[u64], at: u32) -> f64 {
-    let at = f64::from(at.max(1));
-    let last = rows.len().saturating_sub(1);
-    let upper = rows
-        .iter()
-        .position(|one| f64::from(*one) >= at)
-        .unwrap_or(last)
-        .max(1)
-        .min(last);
-    let lower = upper.saturating_sub(1);
-    let (x0, x1) = (f64::from(rows[lower]), f64::from(rows[upper]));
-    let (y0, y1) = (ns[lower].max(1) as f64, ns[upper].max(1) as f64);
-    if x0 == x1 {
-        return y0;
-    }
-    let slope = (y1 / y0).ln() / (x1 / x0).ln();
-    y0 * (at / x0).powf(slope)
-}

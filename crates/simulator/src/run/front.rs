@@ -6,10 +6,10 @@ use expertmesh_exchange::{
 };
 use expertmesh_experts::INLINE_NS;
 use expertmesh_routing::Fate;
-use expertmesh_telemetry::Phase;
+use expertmesh_telemetry::{Lane, Phase};
 use expertmesh_wire::RemoteError;
 
-use crate::config::{Lane, StepInput};
+use crate::config::StepInput;
 use crate::experts::Shared;
 use crate::log::Entry;
 use crate::run::home::HomeSlot;
@@ -355,6 +355,7 @@ impl World<'_> {
             end_ns,
             peer: None,
             bytes: 0,
+            predicted: true,
         });
     }
 }

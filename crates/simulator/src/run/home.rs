@@ -5,10 +5,9 @@ use expertmesh_exchange::{
     home_deadline_ns,
 };
 use expertmesh_experts::INLINE_NS;
-use expertmesh_telemetry::Phase;
+use expertmesh_telemetry::{Lane, Phase};
 use expertmesh_wire::{RemoteError, encoded_len};
 
-use crate::config::Lane;
 use crate::experts::Shared;
 use crate::log::Entry;
 use crate::run::front::ADDS_PER_NS;
@@ -331,6 +330,7 @@ impl World<'_> {
             end_ns,
             peer: None,
             bytes: 0,
+            predicted: true,
         });
         let now = self.now;
         if let Some(run) = &mut self.homes[home as usize].run {
@@ -431,6 +431,7 @@ impl World<'_> {
             end_ns,
             peer: None,
             bytes: 0,
+            predicted: true,
         });
         self.send_back(message);
     }

@@ -4,10 +4,9 @@ use std::ops::Range;
 
 use expertmesh_exchange::{COORDINATOR, Cohort, ExchangeKind, HostAction, HostRows, estimate_ns};
 use expertmesh_experts::INLINE_NS;
-use expertmesh_telemetry::Phase;
+use expertmesh_telemetry::{Lane, Phase};
 use expertmesh_wire::{Times, encoded_len};
 
-use crate::config::Lane;
 use crate::costs::whole;
 use crate::log::Entry;
 use crate::queue::Event;
@@ -205,6 +204,7 @@ impl World<'_> {
                 end_ns,
                 peer,
                 bytes: rows.bytes,
+                predicted: true,
             });
         }
     }

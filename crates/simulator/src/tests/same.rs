@@ -4,7 +4,7 @@ use expertmesh_exchange::ExchangeKind;
 use expertmesh_routing::Route;
 
 use super::{admitted, config, lab, layer};
-use crate::{Costs, DensePart, SimConfig, SimRun, Simulator, StackLayer, StackSim, StepInput};
+use crate::{Costs, SimConfig, SimRun, Simulator, StepInput};
 
 /// Three choices a token, spread by a formula.
 fn spread(tokens: usize, experts: u32) -> Route {
@@ -118,44 +118,4 @@ fn steps_overlap() {
             "{exchange}: {alone}, both {last}"
         );
     }
-}
-
-/// A stack is its layers one after another, and what is dense between them.
-#[test]
-fn a_stack_is_the_sum_of_its_layers() {
-    let sim = || Simulator::new(&lab(4, 4), Costs::loopback(), setup(ExchangeKind::Star)).unwrap();
-    let device = sim().fabric().device_of(1).clone();
-    let dense = DensePart {
-        flops_per_token: 1e6,
-        bytes: 1e6,
-        bytes_per_token: 0.0,
-    };
-    let layer = |experts| StackLayer { experts, dense };
-    let mut stack = StackSim {
-        layers: vec![layer(Some(sim())), layer(None), layer(Some(sim()))],
-        device: device.clone(),
-        bandwidth_share: 0.8,
-    };
-    let (one, other) = (spread(100, 12), spread(77, 12));
-    let routes = [
-        (one.clone(), admitted(&one)),
-        (other.clone(), admitted(&other)),
-    ];
-    let step = stack.step(100, &routes).unwrap();
-    let each = routes.each_ref().map(|(route, admission)| {
-        let step = sim().step(route, admission).unwrap();
-        step.record
-    });
-    assert_eq!(step.dense_ns, 3 * dense.ns(100, &device, 0.8));
-    assert!(step.dense_ns > 0);
-    assert_eq!(
-        step.record.step_ns,
-        each[0].step_ns + each[1].step_ns + step.dense_ns
-    );
-    assert_eq!(step.record.messages, each[0].messages + each[1].messages);
-    assert_eq!(
-        step.record.matrix[0][1],
-        each[0].matrix[0][1] + each[1].matrix[0][1]
-    );
-    assert!(stack.step(100, &routes[..1]).is_err());
 }
