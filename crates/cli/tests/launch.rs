@@ -35,7 +35,7 @@ fn a_launch_prints_the_report_that_it_writes() {
     assert_eq!(run.identity.workers, 4);
     assert_eq!(run.identity.endpoints.len(), 5);
     assert_eq!(run.identity.workload, "zipf:1");
-    assert_eq!(run.identity.numerics, "fma-chain/1 f32");
+    assert_eq!(run.identity.numerics, "fma-chain/2 f32");
     assert_eq!((run.load.steps, run.load.warmup_steps), (6, 10));
     assert_eq!(run.overflow.assigned, 6 * 24 * 2);
     run.overflow.check_conservation().unwrap();

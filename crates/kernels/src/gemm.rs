@@ -34,7 +34,7 @@ mod tests;
 
 /// Names the order of additions of [`matmul`]. Runs whose numerics classes differ may differ in
 /// their last bits; a change of the chain must change this name.
-pub const NUMERICS: &str = "fma-chain/1";
+pub const NUMERICS: &str = "fma-chain/2";
 
 /// Operands whose shapes agree.
 struct Product<'a, L> {
@@ -166,21 +166,6 @@ fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
         start = tile.end;
         Some(tile)
     })
-}
-
-/// Asks for a line, all of it, into the cache level of `HINT`.
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code, reason = "an intrinsic that older compilers call unsafe")]
-#[inline(always)]
-pub(crate) fn prefetch<L, const HINT: i32>(line: *const L) {
-    for offset in (0..size_of::<L>()).step_by(64) {
-        let address = line.cast::<i8>().wrapping_add(offset);
-        // SAFETY: a prefetch reads nothing and may point anywhere.
-        #[allow(unused_unsafe, reason = "newer compilers call it safe")]
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<HINT>(address);
-        }
-    }
 }
 
 // === impl Product ===

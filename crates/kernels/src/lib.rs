@@ -13,6 +13,7 @@
 //! 3. [`matmul`]: `y = x Wᵀ`; each element is one ascending chain of fused multiply-adds.
 //! 4. [`math`]: `exp` and its relatives, written out here so that no libm changes a bit.
 //! 5. [`rows`]: what a selection does to rows of scores, without a branch that depends on them.
+//!    [`prefetch_to_write`]: for writers of many streams.
 //! 6. [`MappedFile`]: a file as bytes, without reading it. [`SharedWords`]: atomics that several
 //!    processes share.
 //!
@@ -32,6 +33,8 @@ mod isa;
 mod mapped;
 pub mod math;
 mod packed;
+#[allow(unsafe_code, reason = "an intrinsic that older compilers call unsafe")]
+mod prefetch;
 pub mod rows;
 #[allow(unsafe_code, reason = "mapped words become a slice of atomics")]
 mod shared;
@@ -45,4 +48,5 @@ pub use gemm::{NUMERICS, matmul};
 pub use isa::kernel_name;
 pub use mapped::MappedFile;
 pub use packed::PackedMatrix;
+pub use prefetch::prefetch_to_write;
 pub use shared::SharedWords;

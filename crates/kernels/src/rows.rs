@@ -16,6 +16,7 @@ pub use runs::{MAX_RUNS, Runs, highest_of_runs, two_highest};
 
 use crate::isa::for_every_isa;
 use crate::math;
+use crate::prefetch::prefetch_to_read;
 
 for_every_isa! {
     /// The largest magnitude: `inf` or NaN where not every value is finite, 0 for no values.
@@ -97,7 +98,7 @@ for_every_isa! {
         assert_eq!(values.len(), scores.len(), "values and scores");
         let mut next = next.chunks(width);
         for (row, scores) in values.chunks_exact(width).zip(scores.chunks_exact_mut(width)) {
-            next.next().unwrap_or_default().chunks(LINE).for_each(prefetch);
+            next.next().unwrap_or_default().chunks(LINE).for_each(prefetch_to_read);
             scores.copy_from_slice(row);
             math::softmax_row(scores);
         }
@@ -130,7 +131,7 @@ fn line_by_line(
     let mut next = next.chunks(LINE);
     let mut most = [0; LINE];
     for (line, to) in lines.iter().zip(to_lines) {
-        prefetch(next.next().unwrap_or_default());
+        prefetch_to_read(next.next().unwrap_or_default());
         for ((value, to), most) in line.iter().zip(to).zip(&mut most) {
             *to = function(*value);
             *most = magnitude_bits(*value).max(*most);
@@ -141,17 +142,6 @@ fn line_by_line(
         *most = magnitude_bits(*value).max(*most);
     }
     most.into_iter().fold(0, u32::max)
-}
-
-/// Asks for the first line of `values`.
-#[inline(always)]
-fn prefetch(values: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    crate::gemm::prefetch::<[f32; LINE], { std::arch::x86_64::_MM_HINT_T0 }>(
-        values.as_ptr().cast(),
-    );
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
 }
 
 #[inline(always)]

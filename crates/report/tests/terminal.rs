@@ -44,7 +44,7 @@ fn one_run() {
       batch             256 tokens a step
       workload          zipf 1.1, seed 42
       placement         9b74c9897bac770ffc029102a200c5de0f3c1d6b1a5d6f0c4e8d7a6b5c4d3e2f
-      numerics          fma-chain/1
+      numerics          fma-chain/2
       load              closed loop: 1,000 steps after 20 of warm-up, 322.6/s
       figures           all measured
 

@@ -127,7 +127,7 @@ pub struct Identity {
     pub workers: u32,
     /// Names of the endpoints, in the order of `matrix_bytes`: the coordinator, then workers.
     pub endpoints: Vec<String>,
-    /// Numerics class: formats and kernel family, for example `fma-chain/1`.
+    /// Numerics class: formats and kernel family, for example `fma-chain/2`.
     pub numerics: String,
 }
 

@@ -20,7 +20,7 @@ fn cluster(dtype: Format, wire: Format) -> v1::ClusterReply {
         }),
         placement_digest: "ab".to_owned(),
         wire_dtype: format_to_wire(wire).into(),
-        numerics: "fma-chain/1".to_owned(),
+        numerics: "fma-chain/2".to_owned(),
         hidden: 1,
         experts: 2,
         top_k: 1,
@@ -148,9 +148,9 @@ fn the_numerics_of_a_run_name_a_narrower_wire() {
         let cluster = cluster(dtype, wire);
         identity(&cluster, 0, "m", None, "w").unwrap().numerics
     };
-    assert_eq!(numerics(Format::F32, Format::F32), "fma-chain/1 f32");
-    assert_eq!(numerics(Format::Bf16, Format::Bf16), "fma-chain/1 bf16");
-    let narrower = "fma-chain/1 f32, bf16 on the wire";
+    assert_eq!(numerics(Format::F32, Format::F32), "fma-chain/2 f32");
+    assert_eq!(numerics(Format::Bf16, Format::Bf16), "fma-chain/2 bf16");
+    let narrower = "fma-chain/2 f32, bf16 on the wire";
     assert_eq!(numerics(Format::F32, Format::Bf16), narrower);
 }
 

@@ -52,7 +52,7 @@ fn the_bits_are_pinned() {
         [
             "5f1361765aeac8b6",
             "53b32a397550962a",
-            "a9deca3d3a38ee69",
+            "c6ffef12c98d9b51",
             "1c1cfc33be4ac71e",
             "225b8bc8612cd0e7"
         ]

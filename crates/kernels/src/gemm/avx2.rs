@@ -6,8 +6,9 @@ use std::arch::x86_64::{
     _mm256_slli_epi32, _mm256_storeu_ps,
 };
 
-use super::{Product, Tile, prefetch};
+use super::{Product, Tile};
 use crate::packed::{LineBf16, LineF32, PANEL};
+use crate::prefetch::prefetch;
 
 const ROWS: usize = 6;
 const COLUMNS: usize = PANEL / 2;

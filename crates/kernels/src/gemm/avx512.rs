@@ -6,8 +6,9 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
-use super::{Product, Tile, prefetch};
+use super::{Product, Tile};
 use crate::packed::{LineBf16, LineF32, PANEL};
+use crate::prefetch::prefetch;
 
 const ROWS: usize = 8;
 

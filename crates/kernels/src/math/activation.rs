@@ -136,6 +136,15 @@ for_every_isa! {
 }
 
 for_every_isa! {
+    /// Replaces every value by its [`softplus`].
+    pub fn softplus_slice(values: &mut [f32]) {
+        for value in values {
+            *value = softplus(*value);
+        }
+    }
+}
+
+for_every_isa! {
     /// Replaces every value by its [`silu`].
     pub fn silu_slice(values: &mut [f32]) {
         for value in values {
@@ -203,5 +212,5 @@ for_every_isa! {
 pub(super) use self::{
     gelu_slice::on as gelu_on, gelu_tanh_slice::on as gelu_tanh_on, mul_slice::on as mul_on,
     relu_slice::on as relu_on, sigmoid_slice::on as sigmoid_on, silu_mul::on as silu_mul_on,
-    silu_slice::on as silu_on,
+    silu_slice::on as silu_on, softplus_slice::on as softplus_on,
 };

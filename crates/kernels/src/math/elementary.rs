@@ -1,5 +1,5 @@
 //! `exp`, `log` and `tanh`. The polynomials are those of Cephes (S. Moshier, `expf.c`, `logf.c`,
-//! `tanhf.c`); the handling of the ends of the range is branch-free here, for vector registers.
+//! `tanhf.c`), that of `exp` in fused multiply-adds, which every gate waits for; the handling of the ends of the range is branch-free here, for vector registers.
 
 use crate::isa::for_every_isa;
 
@@ -41,17 +41,17 @@ pub(crate) fn exp_normal(x: f32) -> f32 {
 #[inline(always)]
 fn reduced(x: f32) -> (f32, i32) {
     // x = n ln 2 + r with |r| <= ln 2 / 2.
-    let shifted = x * std::f32::consts::LOG2_E + TO_INTEGER;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, TO_INTEGER);
     let n = shifted - TO_INTEGER;
-    let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
+    let r = (-n).mul_add(LN_2_LOW, (-n).mul_add(LN_2_HIGH, x));
 
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let p = (p * (r * r) + r) + 1.0;
+    let p = 1.987_569_1e-4_f32
+        .mul_add(r, 1.398_199_9e-3)
+        .mul_add(r, 8.333_452e-3)
+        .mul_add(r, 4.166_579_6e-2)
+        .mul_add(r, 1.666_666_5e-1)
+        .mul_add(r, 0.5);
+    let p = p.mul_add(r * r, r) + 1.0;
     let n = shifted
         .to_bits()
         .wrapping_sub(TO_INTEGER.to_bits())
@@ -130,5 +130,14 @@ pub fn tanh(x: f32) -> f32 {
     (if magnitude < 0.625 { near_zero } else { far }).copysign(x)
 }
 
+for_every_isa! {
+    /// Replaces every value by its [`tanh`].
+    pub fn tanh_slice(values: &mut [f32]) {
+        for value in values {
+            *value = tanh(*value);
+        }
+    }
+}
+
 #[cfg(test)]
-pub(super) use self::exp_slice::on as exp_on;
+pub(super) use self::{exp_slice::on as exp_on, tanh_slice::on as tanh_on};

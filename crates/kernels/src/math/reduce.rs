@@ -46,19 +46,21 @@ pub(crate) fn softmax_row(row: &mut [f32]) {
     }
 }
 
-/// `ln Σ eˣⁱ`, with the sum in ascending order; `-inf` for an empty slice.
-#[must_use]
-pub fn logsumexp(values: &[f32]) -> f32 {
-    let largest = max(values);
-    if largest.is_infinite() {
-        // Nothing but -inf, or a +inf: the difference below would be NaN where the answer is known.
-        return largest;
+for_every_isa! {
+    /// `ln Σ eˣⁱ`, with the sum in ascending order; `-inf` for an empty slice.
+    pub fn logsumexp(values: &[f32]) -> f32 {
+        let largest = max(values);
+        if largest.is_infinite() {
+            // Nothing but -inf, or a +inf: the difference below would be NaN where the answer is
+            // known.
+            return largest;
+        }
+        let mut sum = 0.0;
+        for value in values {
+            sum += exp(*value - largest);
+        }
+        largest + log(sum)
     }
-    let mut sum = 0.0;
-    for value in values {
-        sum += exp(*value - largest);
-    }
-    largest + log(sum)
 }
 
 /// The largest value; NaN if there is one, `-inf` if there is nothing.

@@ -124,7 +124,7 @@ fn identity(exchange: ExchangeKind, workers: usize) -> Identity {
         combine: CombineKind::Exact,
         workers: u32::try_from(workers).unwrap(),
         endpoints: Vec::new(),
-        numerics: "fma-chain/1".to_owned(),
+        numerics: "fma-chain/2".to_owned(),
     }
 }
 

@@ -136,8 +136,9 @@ impl Gate {
             round_bf16(out);
         }
         if let Some(cap) = config.softcap {
-            out.iter_mut()
-                .for_each(|logit| *logit = cap * math::tanh(*logit / cap));
+            out.iter_mut().for_each(|logit| *logit /= cap);
+            math::tanh_slice(out);
+            out.iter_mut().for_each(|logit| *logit *= cap);
             if model_is_bf16 && config.logits == Logits::Model {
                 round_bf16(out);
             }
@@ -186,9 +187,8 @@ impl Gate {
             (LogitNoise::Learned { eps }, Some(weight)) => {
                 deviations.resize(out.len(), 0.0);
                 matmul(x, weight, &mut deviations)?;
-                deviations
-                    .iter_mut()
-                    .for_each(|value| *value = math::softplus(*value) + eps);
+                math::softplus_slice(&mut deviations);
+                deviations.iter_mut().for_each(|value| *value += eps);
             }
             (LogitNoise::Learned { .. }, None) => {
                 return Err(self.missing("noise_weight", "with_noise_weight"));

@@ -28,25 +28,33 @@ pub(crate) fn sinkhorn(rows: &Rows<'_>, tolerance: f32) -> Result<Choices, Routi
             return Ok(());
         }
         // d₀ is one factor for the whole row: the order does not depend on it.
-        let costs = costs(row).zip(&factors);
-        buffers.keys.clear();
-        buffers.keys.extend(costs.map(|(c, d)| (c * d) as f32));
+        let keys = &mut buffers.keys;
+        costs(row, keys);
+        for (key, factor) in keys.iter_mut().zip(&factors) {
+            *key = (f64::from(*key) * factor) as f32;
+        }
         top_k(&buffers.keys, experts, &mut buffers.top);
         Ok(())
     })
 }
 
-fn costs(row: &[f32]) -> impl Iterator<Item = f64> {
+/// `costs` = `exp(row - max(row))`.
+fn costs(row: &[f32], costs: &mut Vec<f32>) {
     let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter()
-        .map(move |logit| f64::from(math::exp(logit - highest)))
+    costs.clear();
+    costs.extend(row.iter().map(|logit| logit - highest));
+    math::exp_slice(costs);
 }
 
 /// `d₁`.
 fn column_factors(rows: &Rows<'_>, tolerance: f32) -> Result<Vec<f64>, RoutingError> {
     let experts = rows.experts();
     let real = (0..rows.tokens).filter(|&token| !rows.context.is_padding(token));
-    let cost: Vec<f64> = real.flat_map(|token| costs(rows.row(token))).collect();
+    let (mut cost, mut of_row) = (vec![], vec![]);
+    for token in real {
+        costs(rows.row(token), &mut of_row);
+        cost.extend(of_row.iter().copied().map(f64::from));
+    }
     let tokens = cost.len() / experts;
     let mut d1 = vec![1.0; experts];
     let mut columns = vec![0.0; experts];

@@ -74,8 +74,10 @@ pub(super) fn score(
                     value
                 }
             };
-            for (score, logit) in scores.iter_mut().zip(logits) {
-                *score = round(math::softplus(*logit)).sqrt();
+            scores.copy_from_slice(logits);
+            math::softplus_slice(scores);
+            for score in scores.iter_mut() {
+                *score = round(*score).sqrt();
             }
             false
         }

@@ -20,7 +20,7 @@ fn identity(exchange: ExchangeKind) -> Identity {
         combine: CombineKind::Exact,
         workers: 2,
         endpoints: Vec::new(),
-        numerics: "fma-chain/1".to_owned(),
+        numerics: "fma-chain/2".to_owned(),
     }
 }
 

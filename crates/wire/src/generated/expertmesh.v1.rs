@@ -29,7 +29,7 @@ pub struct DescribeReply {
     /// Compute threads of the worker; 0 on a coordinator.
     #[prost(uint32, tag = "6")]
     pub threads: u32,
-    /// Number format and kernel family of the results, for example "fma-chain/1".
+    /// Number format and kernel family of the results, for example "fma-chain/2".
     #[prost(string, tag = "7")]
     pub numerics: ::prost::alloc::string::String,
 }
