@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use expertmesh_wire::encoded_len;
 
+use expertmesh_kernels::prefetch_to_write;
+
 use crate::bundles::Bundles;
 use crate::cut::{Cursor, Cutter};
 use crate::groups::Groups;
@@ -16,6 +18,12 @@ use crate::plan::{HostTable, Kept, Limits, index};
 use crate::spare::{self, Spare};
 use crate::target::Target;
 use crate::timeline::TIMELINE_WORDS;
+
+/// Hosts whose streams, four for each, a CPU follows by itself.
+const FOLLOWED: usize = 16;
+
+/// Elements of a line of memory.
+const LINE: usize = 16;
 
 /// Rows and choices of one message to a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -166,7 +174,10 @@ impl ShardPlan {
             plan.results.fill(ResultAt::default());
             plan.keep_own(kept, table);
         }
-        plan.fill(&walk, &mut cursors);
+        match plan.hosts.len() > FOLLOWED {
+            true => plan.fill::<true>(&walk, &mut cursors),
+            false => plan.fill::<false>(&walk, &mut cursors),
+        }
         if let Some(groups) = table.groups().filter(|groups| plan.has_company(groups)) {
             plan.cut_again(limits, groups);
         }
@@ -237,7 +248,8 @@ impl ShardPlan {
             .ok()
     }
 
-    fn fill(&mut self, walk: &Walk<'_>, cursors: &mut [Cursor]) {
+    /// Writes what goes where. `AHEAD` asks memory for what comes next of each host.
+    fn fill<const AHEAD: bool>(&mut self, walk: &Walk<'_>, cursors: &mut [Cursor]) {
         for (at, host) in self.hosts.iter().enumerate() {
             self.row_offsets[host.rows.start + at] = 0;
         }
@@ -257,6 +269,12 @@ impl ShardPlan {
                 ..*cursor
             };
             let at = cursor.choices;
+            if AHEAD {
+                prefetch_to_write(experts, at as usize + LINE);
+                prefetch_to_write(kept, at as usize + LINE);
+                prefetch_to_write(row_tokens, now.rows as usize + LINE);
+                prefetch_to_write(row_offsets, (now.rows + now.host) as usize + LINE);
+            }
             experts[at as usize] = expert;
             kept[at as usize] = choice;
             results[choice as usize] = ResultAt {

@@ -1,76 +1,109 @@
-//! Memory of large arrays, from one step to the next.
+//! Memory of arrays, from one step to the next.
 //!
 //! A step over a million tokens fills 300 MB of plans. Fresh memory of that size comes from the
-//! kernel page by page, at a price above that of filling it, and goes back when the step ends. So
-//! plans take their large arrays from here, and give them back when they are dropped. What is kept
-//! is bounded by [`KEPT_BYTES`] for each element type; small arrays are left to the allocator, which
-//! keeps them itself.
+//! kernel page by page, at a price above that of filling it, and goes back when the step ends; the
+//! plans of a few hundred shards fare no better together. So plans take their arrays from here, and
+//! give them back when they are dropped. What is kept is bounded by [`KEPT_BYTES`] for each element
+//! type; small arrays are left to the allocator, which keeps them itself.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::shard_plan::ResultAt;
 
 /// Arrays of fewer elements are not kept.
-const LARGE: usize = 1 << 16;
+const LEAST: usize = 1 << 9;
 
 /// Bytes of one element type that are kept at most: twice the largest kind of a step of a million
 /// tokens and eight choices.
 const KEPT_BYTES: usize = 1 << 29;
 
-/// Arrays that nobody uses, the longest unused first.
-pub(crate) type Shelf<T> = Mutex<Vec<Vec<T>>>;
+/// Arrays that nobody uses, by the class of their capacity.
+pub(crate) struct Shelf<T> {
+    classes: Vec<Vec<Vec<T>>>,
+    bytes: usize,
+}
 
-/// Elements of large arrays.
+/// Elements of arrays that are kept.
 pub(crate) trait Spare: Copy + Default + 'static {
-    fn shelf() -> &'static Shelf<Self>;
+    fn shelf() -> &'static Mutex<Shelf<Self>>;
 }
 
 /// An array of `len` elements, each of them to be written: they hold anything.
 pub(crate) fn take<T: Spare>(len: usize) -> Vec<T> {
-    if len < LARGE {
+    if len < LEAST {
         return vec![T::default(); len];
     }
+    let (capacity, class) = class_of(len);
     let found = {
         let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
-        // The smallest that is long enough, unless that is a waste.
-        let fits = |spare: &Vec<T>| (len..=2 * len).contains(&spare.capacity());
-        let sizes = shelf.iter().map(Vec::capacity).enumerate();
-        let best = sizes
-            .filter(|(at, _)| fits(&shelf[*at]))
-            .min_by_key(|(_, capacity)| *capacity);
-        best.map(|(at, _)| shelf.remove(at))
+        shelf.pop(class)
     };
-    // The next step needs a few more or a few less.
-    let mut array = found.unwrap_or_else(|| vec![T::default(); len + len / 8]);
+    let mut array = found.unwrap_or_else(|| Vec::with_capacity(capacity));
     array.resize(len, T::default());
     array
 }
 
 /// Keeps the memory of `array` for another, and leaves an empty one.
 pub(crate) fn give<T: Spare>(array: &mut Vec<T>) {
-    if array.capacity() < LARGE {
+    let array = std::mem::take(array);
+    let (capacity, class) = class_of(array.capacity().max(LEAST));
+    if array.capacity() != capacity {
+        // Not from here.
         return;
     }
-    let array = std::mem::take(array);
     let mut dropped = Vec::new();
     let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
-    shelf.push(array);
-    let bytes = |array: &Vec<T>| array.capacity() * size_of::<T>();
-    let mut kept: usize = shelf.iter().map(bytes).sum();
-    while kept > KEPT_BYTES {
-        let oldest = shelf.remove(0);
-        kept -= bytes(&oldest);
-        dropped.push(oldest);
+    shelf.push(class, array);
+    while shelf.bytes > KEPT_BYTES {
+        dropped.extend(shelf.pop_largest());
     }
-    // Returned to the kernel by whoever holds no lock.
+    // Returned to the allocator by whoever holds no lock.
     drop(shelf);
+}
+
+/// The capacity of arrays of at least `len` elements, a quarter more at most, and the number of
+/// their class.
+fn class_of(len: usize) -> (usize, usize) {
+    let quarter = 1 << (len.ilog2().max(2) - 2);
+    let capacity = len.next_multiple_of(quarter);
+    let octave = capacity.ilog2() as usize;
+    (capacity, 4 * octave + (capacity >> (octave.max(2) - 2)) % 4)
+}
+
+// === impl Shelf ===
+
+impl<T> Shelf<T> {
+    const EMPTY: Self = Self {
+        classes: Vec::new(),
+        bytes: 0,
+    };
+
+    fn push(&mut self, class: usize, array: Vec<T>) {
+        if self.classes.len() <= class {
+            self.classes.resize_with(class + 1, Vec::new);
+        }
+        self.bytes += array.capacity() * size_of::<T>();
+        self.classes[class].push(array);
+    }
+
+    fn pop(&mut self, class: usize) -> Option<Vec<T>> {
+        let array = self.classes.get_mut(class)?.pop()?;
+        self.bytes -= array.capacity() * size_of::<T>();
+        Some(array)
+    }
+
+    /// What a step much smaller than the last ones will not need.
+    fn pop_largest(&mut self) -> Option<Vec<T>> {
+        let class = self.classes.iter().rposition(|class| !class.is_empty())?;
+        self.pop(class)
+    }
 }
 
 macro_rules! spare {
     ($($element:ty),*) => {$(
         impl Spare for $element {
-            fn shelf() -> &'static Shelf<Self> {
-                static SHELF: Shelf<$element> = Mutex::new(Vec::new());
+            fn shelf() -> &'static Mutex<Shelf<Self>> {
+                static SHELF: Mutex<Shelf<$element>> = Mutex::new(Shelf::EMPTY);
                 &SHELF
             }
         }

@@ -1,4 +1,4 @@
-//! A step allocates as often for many tokens as for few.
+//! A step allocates no more often for many tokens than for few.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
@@ -30,19 +30,13 @@ fn a_step_allocates_nothing_for_a_token() {
                 allocations(gate, exchange, 1 << 12),
             );
             println!(
-                "{}, {} of {}: {few}",
+                "{}, {} of {}: {few}, {many}",
                 gate.name(),
                 exchange.kind,
                 exchange.workers
             );
-            assert_eq!(
-                few,
-                many,
-                "{}, {} of {}",
-                gate.name(),
-                exchange.kind,
-                exchange.workers
-            );
+            // Large arrays stay from step to step, small ones need not.
+            assert!(many <= few, "{many} for four times the tokens");
             // A handful for each shard, however many hosts it has.
             let shards = if exchange.kind == expertmesh_exchange::ExchangeKind::Star {
                 1
