@@ -16,7 +16,8 @@ pub use model::{ModelPreset, Stage};
 
 use expertmesh_coordinator::{CoordinatorError, Decided, Rehearsal, Replayed, StepInput};
 use expertmesh_simulator::{
-    EndpointUse, PortUse, SimError, SimRun, SimStep, Simulator, StepInput as SimInput,
+    EndpointUse, Fault, PortUse, SimError, SimRun, SimStep, Simulator, Standing,
+    StepInput as SimInput,
 };
 use expertmesh_telemetry::{
     ExpertOverflow, Identity, Lane, Load, Run, RunRecorder, Shape, Source, StepRecord,
@@ -82,6 +83,8 @@ pub struct Simulated {
     pub log_digest: String,
     /// The event logs, where the simulators were told to keep them.
     pub log: Option<String>,
+    /// Faults of the configuration that were to come after the last step.
+    pub faults_to_come: Vec<Fault>,
 }
 
 /// A simulation that cannot be done.
@@ -119,12 +122,13 @@ struct Sums {
     log: Option<String>,
     /// Simulated time from the first step's begin to the last one's end.
     clock_ns: u64,
+    /// What each layer's simulator leaves to the next.
+    standing: Standing,
 }
 
 /// One batch on its way through the layers.
-#[derive(Default)]
 struct Batch {
-    /// When its next layer begins, after the begin of its group.
+    /// When its next layer begins.
     at_ns: u64,
     /// The sum over its layers so far.
     record: StepRecord,
@@ -215,7 +219,8 @@ impl Simulation {
             self.group(group, steps, &mut sums)?;
             on_step();
         }
-        Ok(sums.finish(identity, self.source, steps))
+        let faults = &self.layers[0].simulator.config().faults;
+        Ok(sums.finish(identity, self.source, steps, faults))
     }
 
     /// Batches that begin together, through all layers.
@@ -226,8 +231,9 @@ impl Simulation {
         sums: &mut Sums,
     ) -> Result<(), SimulateError> {
         let depth = self.layers.len() as u64;
-        let mut batches: Vec<Batch> = steps.clone().map(|_| Batch::default()).collect();
+        let mut batches: Vec<Batch> = steps.clone().map(|_| Batch::at(sums.clock_ns)).collect();
         for (number, layer) in (0..).zip(&mut self.layers) {
+            std::mem::swap(layer.simulator.standing(), &mut sums.standing);
             let draws = steps.clone().map(|step| step * depth + number);
             let decided = draws.map(|draw| self.load.decide_by(&layer.rehearsal, draw));
             let decided = decided.collect::<Result<Vec<Decided>, _>>()?;
@@ -238,6 +244,7 @@ impl Simulation {
             });
             let inputs: Vec<SimInput<'_>> = inputs.collect();
             let run = layer.simulator.run(&inputs)?;
+            std::mem::swap(layer.simulator.standing(), &mut sums.standing);
             sums.uses(&run);
             let outcomes = run.steps.iter().zip(&decided).zip(&mut batches);
             for (step, ((outcome, decided), batch)) in steps.clone().zip(outcomes) {
@@ -246,25 +253,43 @@ impl Simulation {
                     sums.lanes(outcome, step);
                 }
                 sums.critical[outcome.critical_endpoint as usize] += 1;
-                batch.at_ns += outcome.record.step_ns + layer.between_ns;
-                batch.add(&outcome.record, layer.between_ns);
+                batch.at_ns += outcome.record.step_ns;
+                batch.add(&outcome.record);
             }
+            one_after_the_other(&mut batches, layer.between_ns);
         }
         for batch in &batches {
             sums.recorder.record(&batch.record)?;
+            sums.clock_ns = sums.clock_ns.max(batch.at_ns);
         }
-        sums.clock_ns += batches.iter().map(|batch| batch.at_ns).max().unwrap_or(0);
         Ok(())
+    }
+}
+
+/// What is computed behind a layer keeps devices busy, so that batches wait for each other.
+fn one_after_the_other(batches: &mut [Batch], between_ns: u64) {
+    let mut order: Vec<&mut Batch> = batches.iter_mut().collect();
+    order.sort_by_key(|batch| batch.at_ns);
+    let mut free_ns = 0;
+    for batch in order {
+        free_ns = batch.at_ns.max(free_ns) + between_ns;
+        batch.record.step_ns += free_ns - batch.at_ns;
+        batch.at_ns = free_ns;
     }
 }
 
 // === impl Batch ===
 
 impl Batch {
-    /// Adds a layer, and what is computed behind it, to the step.
-    fn add(&mut self, layer: &StepRecord, between_ns: u64) {
+    fn at(at_ns: u64) -> Self {
+        let record = StepRecord::default();
+        Self { at_ns, record }
+    }
+
+    /// Adds a layer to the step.
+    fn add(&mut self, layer: &StepRecord) {
         let sum = &mut self.record;
-        sum.step_ns += layer.step_ns + between_ns;
+        sum.step_ns += layer.step_ns;
         sum.exchange_ns += layer.exchange_ns;
         sum.dispatch_ns += layer.dispatch_ns;
         sum.combine_ns += layer.combine_ns;
@@ -308,6 +333,7 @@ impl Sums {
             digest: Sha256::new(),
             log: None,
             clock_ns: 0,
+            standing: Standing::default(),
         }
     }
 
@@ -347,17 +373,16 @@ impl Sums {
     }
 
     fn lanes(&mut self, outcome: &SimStep, step: u64) {
-        let base = self.clock_ns;
-        let lanes = outcome.lanes.iter().map(|lane| Lane {
-            step,
-            begin_ns: base + lane.begin_ns,
-            end_ns: base + lane.end_ns,
-            ..*lane
-        });
+        let lanes = outcome.lanes.iter().map(|lane| Lane { step, ..*lane });
         self.trace.lanes.extend(lanes);
     }
 
-    fn finish(self, identity: Identity, source: Source, steps: u64) -> Simulated {
+    fn finish(self, identity: Identity, source: Source, steps: u64, faults: &[Fault]) -> Simulated {
+        let to_come = |(at, fault): &(usize, &Fault)| {
+            matches!(fault, Fault::Lost { .. }) && !self.standing.happened(*at)
+        };
+        let faults = faults.iter().enumerate().filter(to_come);
+        let faults_to_come = faults.map(|(_, fault)| *fault).collect();
         let load = Load::closed(steps, 0, self.clock_ns as f64 / 1e9);
         let mut run = self.recorder.finish(identity, load, source, None);
         // What is counted follows from the same code as in a real run; it was still not sent.
@@ -371,6 +396,7 @@ impl Sums {
             events: self.events,
             log_digest: hex(&self.digest.finalize()),
             log: self.log,
+            faults_to_come,
         }
     }
 }

@@ -44,7 +44,7 @@ pub struct SimConfig {
     pub log: bool,
 }
 
-/// Something that goes wrong, in every run.
+/// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     /// What this endpoint computes takes so many times as long.
@@ -54,7 +54,7 @@ pub enum Fault {
         /// 1 or more.
         factor: f64,
     },
-    /// The ports of this endpoint's messages, both ways, take so many times as long.
+    /// This endpoint's own ports, both ways, take so many times as long for its messages.
     SlowLink {
         /// Endpoint id.
         endpoint: u32,
@@ -65,12 +65,15 @@ pub enum Fault {
     Lost {
         /// Endpoint id.
         endpoint: u32,
-        /// When, after the begin of the run, nanoseconds.
+        /// When, on the clock of [`StepInput::begins_ns`], nanoseconds.
         at_ns: u64,
         /// How.
         how: Failure,
     },
 }
+
+/// Beyond it an endpoint is as good as lost, and times leave the clock's range.
+const MOST_TIMES: f64 = 1e6;
 
 /// How a worker fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +91,8 @@ pub struct StepInput<'a> {
     pub route: &'a Route,
     /// What capacity leaves of them.
     pub admission: &'a Admission,
-    /// When it begins, after the begin of the run, nanoseconds.
+    /// When it begins, nanoseconds on a clock that runs through all runs. Faults, moments and lanes
+    /// are on the same clock.
     pub begins_ns: u64,
 }
 
@@ -107,7 +111,7 @@ pub struct SimStep {
     pub fates: Vec<Fate>,
     /// Workers that the step went on without, with the cause.
     pub lost: Vec<(u32, LossCause)>,
-    /// What each endpoint did when, after the begin of the run, if asked for.
+    /// What each endpoint did when, if asked for.
     pub lanes: Vec<Lane>,
 }
 
@@ -120,8 +124,6 @@ pub struct SimRun {
     pub endpoints: Vec<EndpointUse>,
     /// By port of the fabric.
     pub ports: Vec<PortUse>,
-    /// From the begin of the run to its last event, nanoseconds.
-    pub took_ns: u64,
     /// Events that were simulated.
     pub events: u64,
     /// SHA-256 of the event log.
@@ -238,12 +240,9 @@ impl Fault {
             let expected = format!("an endpoint below {endpoints}");
             return Err(SimError::field("fault endpoint", endpoint, expected));
         }
-        if !(factor.is_finite() && factor >= 1.0) {
-            return Err(SimError::field(
-                "fault factor",
-                factor,
-                "a number of at least 1",
-            ));
+        if !(1.0..=MOST_TIMES).contains(&factor) {
+            let expected = format!("1 to {MOST_TIMES}");
+            return Err(SimError::field("fault factor", factor, expected));
         }
         Ok(())
     }

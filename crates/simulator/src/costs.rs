@@ -149,6 +149,11 @@ impl Line {
     }
 }
 
+/// A thousand seconds: what takes longer is a mistake, and sums of it leave the clock's range.
+const MOST_NS: f64 = 1e12;
+/// Threads that take turns more often do nothing else.
+const LEAST_SLICE_NS: f64 = 1000.0;
+
 // === impl GateCost ===
 
 impl GateCost {
@@ -238,13 +243,18 @@ impl Costs {
                 Line::new(0.0, self.experts.bandwidth_share),
             ),
         ];
-        let is_time = |value: f64| value.is_finite() && value >= 0.0;
+        let is_time = |value: f64| (0.0..=MOST_NS).contains(&value);
         for (name, line) in lines {
             if !(is_time(line.fixed_ns) && is_time(line.unit_ns)) {
                 let held = format!("{} and {}", line.fixed_ns, line.unit_ns);
-                let reason = format!("{name} is {held}, expected numbers of at least 0");
+                let reason = format!("{name} is {held}, expected 0 to {MOST_NS:e} nanoseconds");
                 return Err(SimError::Costs(reason));
             }
+        }
+        if self.on_cores && self.slice_ns < LEAST_SLICE_NS {
+            let held = self.slice_ns;
+            let reason = format!("slice_ns is {held}, expected at least {LEAST_SLICE_NS}");
+            return Err(SimError::Costs(reason));
         }
         if self.experts.bandwidth_share <= 0.0 || self.experts.bandwidth_share > 1.0 {
             let held = self.experts.bandwidth_share;
@@ -266,7 +276,7 @@ impl ExpertTable {
         let good = |points: &[(u32, f64)]| {
             let rising = points.windows(2).all(|pair| pair[0].0 < pair[1].0);
             let mut all = points.iter();
-            rising && all.all(|(rows, ns)| *rows > 0 && ns.is_finite() && *ns > 0.0)
+            rising && all.all(|(rows, ns)| *rows > 0 && *ns > 0.0 && *ns <= MOST_NS)
         };
         if good(&self.points) && good(&self.beside) && !self.points.is_empty() {
             return Ok(());

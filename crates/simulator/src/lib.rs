@@ -10,7 +10,7 @@
 //! 1. [`Layer`], [`SimConfig`], [`Costs`]: what is simulated, and what its work takes. The machines
 //!    and their links are an [`expertmesh_topology::Topology`].
 //! 2. [`Simulator`]: [`Simulator::step`] for one step, [`Simulator::run`] for several under way at
-//!    the same time.
+//!    the same time. [`Standing`]: what they leave to the next.
 //! 3. [`SimRun`], [`SimStep`]: records by the definitions of a real step, ledgers, fates, how busy
 //!    endpoints and ports were, the digest of the event log.
 //! 4. `run`: who does what when, event by event. `cpu`: threads on cores; `net`: messages through
@@ -33,6 +33,7 @@ mod net;
 mod queue;
 mod run;
 mod simulator;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -41,3 +42,4 @@ pub use costs::{CombineCost, Costs, ExpertCosts, ExpertTable, GateCost, Line};
 pub use error::SimError;
 pub use layer::{Layer, NetworkShape};
 pub use simulator::Simulator;
+pub use standing::Standing;

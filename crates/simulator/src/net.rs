@@ -6,6 +6,7 @@ use expertmesh_topology::{Fabric, Hop, Passage, Path, Port};
 
 use crate::config::PortUse;
 use crate::costs::whole;
+use crate::standing::NoisyLine;
 
 /// Ports and what passed them.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub(crate) struct Net<'a> {
     /// The last hop of messages to each endpoint, from its own host and from others; `None` until
     /// one came, and where links are slow.
     last: Vec<[Option<Hop>; 2]>,
-    /// Messages between a pair so far, where its path is noisy.
-    numbers: BTreeMap<(u32, u32), u64>,
+    /// Links that are late by chance, as earlier runs left them.
+    lines: BTreeMap<(u32, u32), NoisyLine>,
 }
 
 /// A message, as the net sees it.
@@ -33,12 +34,18 @@ pub(crate) struct Parcel {
     pub(crate) first: bool,
     /// Both are on one host.
     pub(crate) is_near: bool,
+    /// It travels on the stream of requests, else on that of replies.
+    pub(crate) is_request: bool,
 }
 
 // === impl Net ===
 
 impl<'a> Net<'a> {
-    pub(crate) fn new(fabric: &'a Fabric, slow: Vec<f64>) -> Self {
+    pub(crate) fn new(
+        fabric: &'a Fabric,
+        slow: Vec<f64>,
+        lines: BTreeMap<(u32, u32), NoisyLine>,
+    ) -> Self {
         Self {
             fabric,
             seed: fabric.topology().seed,
@@ -46,7 +53,7 @@ impl<'a> Net<'a> {
             uses: vec![PortUse::default(); fabric.ports()],
             last: vec![[None; 2]; fabric.endpoints()],
             slow,
-            numbers: BTreeMap::new(),
+            lines,
         }
     }
 
@@ -58,9 +65,14 @@ impl<'a> Net<'a> {
         }
         let noise_ns = self.noise_ns(&path, parcel);
         let (ports, uses) = (&mut self.ports, &mut self.uses);
-        path.leave(now_ns, parcel.bytes, noise_ns, |hop, window, bytes| {
+        let mut at = path.leave(now_ns, parcel.bytes, noise_ns, |hop, window, bytes| {
             take(ports, uses, hop, window, bytes)
-        })
+        });
+        if let Some(last) = self.last_of(parcel) {
+            at.begin_ns = at.begin_ns.max(last.begin_ns);
+            last.begin_ns = at.begin_ns;
+        }
+        at
     }
 
     /// Its first bit is at the receiver's port: when its last bit is with the receiver.
@@ -74,7 +86,12 @@ impl<'a> Net<'a> {
         if self.slow.is_empty() {
             self.last[known[0]][known[1]] = Some(hop);
         }
-        take(&mut self.ports, &mut self.uses, hop, at, parcel.bytes).end_ns
+        let mut end_ns = take(&mut self.ports, &mut self.uses, hop, at, parcel.bytes).end_ns;
+        if let Some(last) = self.last_of(parcel) {
+            end_ns = end_ns.max(last.end_ns);
+            last.end_ns = end_ns;
+        }
+        end_ns
     }
 
     /// Whether two endpoints are on one host: the last hop depends on nothing else.
@@ -87,6 +104,10 @@ impl<'a> Net<'a> {
         self.fabric.path(from, to).latency_ns
     }
 
+    pub(crate) fn take_lines(&mut self) -> BTreeMap<(u32, u32), NoisyLine> {
+        std::mem::take(&mut self.lines)
+    }
+
     pub(crate) fn take_uses(&mut self) -> Vec<PortUse> {
         std::mem::take(&mut self.uses)
     }
@@ -94,9 +115,13 @@ impl<'a> Net<'a> {
     fn path(&self, parcel: Parcel) -> Path {
         let mut path = self.fabric.path(parcel.from, parcel.to);
         if !self.slow.is_empty() {
-            let factor = self.slow[parcel.from as usize].max(self.slow[parcel.to as usize]);
-            for hop in &mut path.hops {
-                hop.bytes_per_ns /= factor;
+            // Their own ports: what lies between belongs to others, too.
+            let len = path.hops().len();
+            if let Some(hop) = path.hops.first_mut() {
+                hop.bytes_per_ns /= self.slow[parcel.from as usize];
+            }
+            if let Some(hop) = path.hops[..len].last_mut() {
+                hop.bytes_per_ns /= self.slow[parcel.to as usize];
             }
         }
         path
@@ -109,10 +134,20 @@ impl<'a> Net<'a> {
         let Parcel {
             from, to, bytes, ..
         } = parcel;
-        let number = self.numbers.entry((from, to)).or_default();
-        let noise = path.noise_ns(self.seed, from, to, *number, bytes);
-        *number += 1;
+        let line = self.lines.entry((from, to)).or_default();
+        let noise = path.noise_ns(self.seed, from, to, line.number, bytes);
+        line.number += 1;
         noise
+    }
+
+    /// What came before on the same stream, if its link is late by chance; on others messages keep
+    /// their order by themselves.
+    fn last_of(&mut self, parcel: Parcel) -> Option<&mut Passage> {
+        if self.lines.is_empty() {
+            return None;
+        }
+        let line = self.lines.get_mut(&(parcel.from, parcel.to))?;
+        Some(&mut line.last[usize::from(parcel.is_request)])
     }
 }
 

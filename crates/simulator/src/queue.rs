@@ -56,6 +56,9 @@ const SUBJECT_BITS: u32 = 29;
 const NUMBER_BITS: u32 = 34;
 const TIME_BIT: u32 = KIND_BITS + SUBJECT_BITS + NUMBER_BITS;
 
+/// 146 years.
+const LAST_NS: u64 = (1 << (u128::BITS - TIME_BIT)) - 1;
+
 /// A span is 2^11 ns, and the ring 16 ms long.
 const SPAN_BITS: u32 = 11;
 const SPANS: u64 = 1 << 13;
@@ -87,6 +90,8 @@ impl Queue {
         let number = u128::from(self.pushed) << (KIND_BITS + SUBJECT_BITS);
         self.pushed += 1;
         let low = u128::from(kind << SUBJECT_BITS | subject);
+        // What never comes has the last moment that there is.
+        let at_ns = at_ns.min(LAST_NS);
         let word = u128::from(at_ns) << TIME_BIT | number | low;
         let span = at_ns >> SPAN_BITS;
         if span <= self.span {

@@ -32,6 +32,7 @@ use crate::run::front::Front;
 use crate::run::home::HomeSlot;
 use crate::run::parts::{Endpoint, Group, Kind, Message, Task};
 use crate::simulator::Simulator;
+use crate::standing::Standing;
 
 /// Memory that one run leaves to the next: fresh pages cost more than they hold.
 #[derive(Debug, Default)]
@@ -44,8 +45,7 @@ pub(crate) struct Scratch {
 /// What is left of a run.
 pub(crate) struct Ended {
     pub(crate) outcome: Result<SimRun, SimError>,
-    /// What the coordinator knows of its workers.
-    pub(crate) down: Vec<Option<LossCause>>,
+    pub(crate) standing: Standing,
     pub(crate) scratch: Scratch,
 }
 
@@ -73,6 +73,8 @@ pub(crate) struct World<'a> {
     open: usize,
     /// What the coordinator knows of its workers, by endpoint id.
     down: Vec<Option<LossCause>>,
+    /// Which faults came true.
+    happened: Vec<bool>,
     /// Who knows that whose streams have ended.
     gone: BTreeSet<(u32, u32)>,
     counts: RowCounts,
@@ -83,7 +85,12 @@ pub(crate) struct World<'a> {
 // === impl World ===
 
 impl<'a> World<'a> {
-    pub(crate) fn new(sim: &'a Simulator, inputs: &[StepInput<'a>], scratch: Scratch) -> Self {
+    pub(crate) fn new(
+        sim: &'a Simulator,
+        inputs: &[StepInput<'a>],
+        standing: Standing,
+        scratch: Scratch,
+    ) -> Self {
         let config = sim.config();
         let fabric = sim.fabric();
         let endpoints = fabric.endpoints();
@@ -95,6 +102,7 @@ impl<'a> World<'a> {
                 .collect(),
             (false, _) => vec![u32::MAX; fabric.hosts().len()],
         };
+        let standing = standing.sized(endpoints, config.faults.len());
         let mut cpus = Cpus::new(&cores, crate::costs::whole(sim.costs().slice_ns));
         let mut ends = Vec::with_capacity(endpoints);
         for endpoint in 0..count(endpoints) {
@@ -113,7 +121,7 @@ impl<'a> World<'a> {
             sim,
             now: 0,
             queue: scratch.queue,
-            net: Net::new(fabric, slow_links(config, endpoints)),
+            net: Net::new(fabric, slow_links(config, endpoints), standing.lines),
             cpus,
             log: Log::new(config.log),
             ends,
@@ -126,7 +134,8 @@ impl<'a> World<'a> {
             groups: Vec::new(),
             free_groups: Vec::new(),
             open: inputs.len(),
-            down: sim.down().to_vec(),
+            down: standing.down,
+            happened: standing.happened,
             gone: BTreeSet::new(),
             counts: RowCounts::new(config.layer.experts + config.layer.free_experts),
             lanes: Vec::new(),
@@ -142,7 +151,7 @@ impl<'a> World<'a> {
             self.queue.push(input.begins_ns, Event::Begins(step));
         }
         for (at, fault) in (0..).zip(&self.sim.config().faults) {
-            if let Fault::Lost { at_ns, .. } = fault {
+            if let (Fault::Lost { at_ns, .. }, false) = (fault, self.happened[at as usize]) {
                 self.queue.push(*at_ns, Event::Fault(at));
             }
         }
@@ -171,7 +180,11 @@ impl<'a> World<'a> {
         scratch.queue.clear();
         Ended {
             outcome,
-            down: self.down,
+            standing: Standing {
+                down: self.down,
+                happened: self.happened,
+                lines: self.net.take_lines(),
+            },
             scratch,
         }
     }

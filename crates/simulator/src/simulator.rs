@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use expertmesh_exchange::{ExchangeKind, Groups, HostTable, Limits, LossCause};
+use expertmesh_exchange::{ExchangeKind, Groups, HostTable, Limits};
 use expertmesh_placement::Placement;
 use expertmesh_routing::{Admission, Route};
 use expertmesh_topology::{Fabric, Topology};
@@ -12,10 +12,12 @@ use crate::costs::{Costs, Line, float, whole};
 use crate::error::SimError;
 use crate::experts::{NetworkCost, Shared};
 use crate::run::{Scratch, World};
+use crate::standing::Standing;
 
 /// Machines, links, costs and a layer: steps run on them under an event clock.
 ///
-/// A worker that was lost in one run stays lost in the next, as for a real coordinator.
+/// A worker that was lost in one run stays lost in the next, as for a real coordinator, and jitter
+/// goes on where it was.
 #[derive(Debug)]
 pub struct Simulator {
     fabric: Fabric,
@@ -28,7 +30,7 @@ pub struct Simulator {
     shared: Vec<Option<NetworkCost>>,
     /// The expert of a worker that holds one alone, by endpoint id.
     only: Vec<Option<u32>>,
-    down: Vec<Option<LossCause>>,
+    standing: Standing,
     scratch: Scratch,
     /// Taking messages in and handing them over takes no time, and no core.
     is_instant: bool,
@@ -60,7 +62,7 @@ impl Simulator {
             shared: shared.collect(),
             names: names.collect(),
             table: table(&config, &fabric)?,
-            down: vec![None; fabric.endpoints()],
+            standing: Standing::default(),
             only: only(&config.placement),
             scratch: Scratch::default(),
             is_instant: costs.read == Line::default()
@@ -96,8 +98,9 @@ impl Simulator {
     /// [`SimError::Step`] for the first of them that fails.
     pub fn run(&mut self, inputs: &[StepInput<'_>]) -> Result<SimRun, SimError> {
         let scratch = std::mem::take(&mut self.scratch);
-        let ended = World::new(self, inputs, scratch).finish();
-        (self.down, self.scratch) = (ended.down, ended.scratch);
+        let standing = std::mem::take(&mut self.standing);
+        let ended = World::new(self, inputs, standing, scratch).finish();
+        (self.standing, self.scratch) = (ended.standing, ended.scratch);
         ended.outcome
     }
 
@@ -121,9 +124,9 @@ impl Simulator {
         &self.names
     }
 
-    /// Why a worker is down, by endpoint id.
-    pub fn down(&self) -> &[Option<LossCause>] {
-        &self.down
+    /// What runs so far have left, for the next one here or in the simulator of another layer.
+    pub fn standing(&mut self) -> &mut Standing {
+        &mut self.standing
     }
 
     pub(crate) fn table(&self) -> &HostTable {
@@ -172,17 +175,10 @@ fn table(config: &SimConfig, fabric: &Fabric) -> Result<HostTable, SimError> {
     if config.exchange != ExchangeKind::Hierarchical {
         return Ok(table);
     }
-    let mut groups = config.groups.clone();
-    if groups.is_empty() {
-        groups = vec![0; config.placement.workers()];
-        for (group, workers) in
-            (0..).zip(fabric.workers_by_host().iter().filter(|of| !of.is_empty()))
-        {
-            for worker in workers {
-                groups[*worker as usize - 1] = group;
-            }
-        }
-    }
+    let groups = match config.groups.is_empty() {
+        true => fabric.groups_of_workers(),
+        false => config.groups.clone(),
+    };
     let groups = Groups::new(groups);
     let groups = groups.map_err(|held| SimError::field("groups", held, "groups counted from 0"))?;
     Ok(table.with_groups(groups))

@@ -3,6 +3,7 @@
 mod cores;
 mod faults;
 mod incast;
+mod noise;
 mod one;
 mod same;
 

@@ -140,6 +140,20 @@ impl Fabric {
         by_host
     }
 
+    /// `[workers]` which of the hosts that have workers each is on, counted from 0 in the order of
+    /// the hosts.
+    #[must_use]
+    pub fn groups_of_workers(&self) -> Vec<u32> {
+        let mut groups = vec![0; self.places.len() - 1];
+        let by_host = self.workers_by_host();
+        for (group, workers) in (0..).zip(by_host.iter().filter(|of| !of.is_empty())) {
+            for worker in workers {
+                groups[*worker as usize - 1] = group;
+            }
+        }
+        groups
+    }
+
     /// Ports; those of [`Path::hops`] are below this.
     #[must_use]
     pub fn ports(&self) -> usize {

@@ -20,6 +20,7 @@ impl World<'_> {
         let Fault::Lost { endpoint, how, .. } = self.sim.config().faults[fault as usize] else {
             return;
         };
+        self.happened[fault as usize] = true;
         let one = &mut self.ends[endpoint as usize];
         if std::mem::replace(&mut one.is_down, true) {
             return;

@@ -1,8 +1,6 @@
 //! What a run tells at its end.
 
-use expertmesh_exchange::{
-    COORDINATOR, ExchangeKind, HostTable, LossCause, ShardMoments, TrafficLedger, Way,
-};
+use expertmesh_exchange::{COORDINATOR, ExchangeKind, LossCause, ShardMoments, TrafficLedger, Way};
 use expertmesh_routing::Fate;
 use expertmesh_telemetry::StepRecord;
 
@@ -11,6 +9,7 @@ use crate::error::SimError;
 use crate::log::Log;
 use crate::run::World;
 use crate::run::front::Front;
+use crate::simulator::Simulator;
 
 // === impl World ===
 
@@ -31,7 +30,6 @@ impl World<'_> {
             steps,
             endpoints,
             ports: self.net.take_uses(),
-            took_ns: self.now,
             events: self.events,
             digest,
             log,
@@ -109,7 +107,7 @@ impl World<'_> {
                 }),
             }
         }
-        let record = record(front, &way, self.sim.table());
+        let record = record(front, &way, self.sim);
         let (step, mut lanes) = (at as u64, Vec::new());
         if config.lanes {
             lanes.extend(self.lanes.iter().filter(|lane| lane.step == step));
@@ -126,8 +124,13 @@ impl World<'_> {
     }
 }
 
-fn record(front: &Front<'_>, way: &Way, table: &HostTable) -> StepRecord {
+fn record(front: &Front<'_>, way: &Way, sim: &Simulator) -> StepRecord {
     let input = front.input;
-    let executed = table.executed(input.route, input.admission, &front.fates);
-    way.record(&front.at, &front.plan.ledger, executed)
+    let executed = (sim.table()).executed(input.route, input.admission, &front.fates);
+    // The plan has shards to send; homes that hold their tokens are sent none.
+    let ledger = match sim.config().resident {
+        true => &front.carried,
+        false => &front.plan.ledger,
+    };
+    way.record(&front.at, ledger, executed)
 }

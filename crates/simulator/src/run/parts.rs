@@ -207,6 +207,7 @@ impl Message {
             to: self.to,
             bytes: self.bytes,
             first: self.chunk == 0,
+            is_request: self.kind.is_request(),
         }
     }
 }

@@ -4,7 +4,7 @@ use expertmesh_exchange::{ExchangeKind, LossCause, OnLoss, StepError};
 use expertmesh_routing::Fate;
 
 use super::{admitted, config, free, lab, route, table};
-use crate::{Failure, Fault, SimError, Simulator};
+use crate::{Failure, Fault, SimError, Simulator, StepInput};
 
 const EXCHANGES: [ExchangeKind; 2] = [ExchangeKind::Star, ExchangeKind::AllToAll];
 
@@ -73,7 +73,7 @@ fn a_lost_worker_fails_the_step_by_name_or_takes_its_choices_along() {
 }
 
 fn sim_goes_on(sim: &mut Simulator, route: &expertmesh_routing::Route, exchange: ExchangeKind) {
-    assert!(sim.down()[2].is_some());
+    assert!(sim.standing().down(2).is_some());
     let step = sim.step(route, &admitted(route)).unwrap();
     let lost = step
         .fates
@@ -118,4 +118,33 @@ fn faults_that_make_no_sense_are_refused() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The clock of faults runs through all steps; what came true stays so.
+#[test]
+fn a_fault_comes_when_the_clock_says_and_once() {
+    let route = route(3, &[0, 1, 2]);
+    let mut config = config(3, 3, ExchangeKind::Star);
+    config.on_loss = OnLoss::Drop;
+    config.faults = vec![Fault::Lost {
+        endpoint: 2,
+        at_ns: 500_000_000,
+        how: Failure::Dies,
+    }];
+    let mut sim = Simulator::new(&lab(3, 4), free(), config).unwrap();
+    let mut lost = |begins_ns| {
+        let run = sim.run(&[StepInput {
+            route: &route,
+            admission: &admitted(&route),
+            begins_ns,
+        }]);
+        let fates = run.unwrap().steps.remove(0).fates;
+        let lost = fates.iter().filter(|fate| **fate == Fate::Lost).count();
+        (lost, sim.standing().happened(0))
+    };
+    assert_eq!(lost(0), (0, false));
+    assert_eq!(lost(400_000_000), (0, false));
+    // It failed between two steps.
+    assert_eq!(lost(600_000_000), (1, true));
+    assert_eq!(lost(700_000_000), (1, true));
 }

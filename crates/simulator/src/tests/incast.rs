@@ -18,6 +18,9 @@ fn four_senders_share_the_receivers_port() {
     let bytes = step.ledger.cell(1, 5).bytes;
     let record = &step.record;
     assert_eq!(record.dispatch_ns, 1000 + 4 * bytes);
+    // Nobody sent shards, and nobody counts them.
+    assert_eq!(record.payload_bytes, step.carried.total().bytes);
+    assert!(record.payload_bytes < step.ledger.total().bytes);
     // Results leave through the same port's other direction, one after another too; the last home
     // has its own when the first three are through.
     let back = step.ledger.cell(5, 1).bytes;
@@ -51,4 +54,35 @@ fn a_slow_link_takes_its_factor() {
         .unwrap();
     let bytes = plain.ledger.total().bytes;
     assert_eq!(slow.record.step_ns, plain.record.step_ns + 2 * bytes);
+}
+
+/// Worker 3 is slow: what 2 sends to both reaches 1 as soon as it would without.
+#[test]
+fn a_slow_link_holds_up_nobody_elses_port() {
+    let mut with = config(3, 3, ExchangeKind::AllToAll);
+    with.resident = true;
+    // All tokens are at home with the first two; the first's go to the slow third.
+    let route = route(
+        3,
+        &[2; 64].iter().chain(&[0; 64]).copied().collect::<Vec<_>>(),
+    );
+    let arrivals = |config| {
+        let mut sim = Simulator::new(&lab(3, 4), free(), config).unwrap();
+        let run = sim.run(&[crate::StepInput {
+            route: &route,
+            admission: &admitted(&route),
+            begins_ns: 0,
+        }]);
+        run.unwrap().ports
+    };
+    let plain = arrivals(with.clone());
+    with.faults = vec![Fault::SlowLink {
+        endpoint: 3,
+        factor: 50.0,
+    }];
+    let slow = arrivals(with);
+    let busier: Vec<usize> = (0..plain.len())
+        .filter(|at| slow[*at].busy_ns > plain[*at].busy_ns)
+        .collect();
+    assert_eq!(busier.len(), 2, "its own port, in and out: {busier:?}");
 }

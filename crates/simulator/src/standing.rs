@@ -1,0 +1,55 @@
+//! What a cluster carries from one run to the next.
+
+use std::collections::BTreeMap;
+
+use expertmesh_exchange::LossCause;
+use expertmesh_topology::Passage;
+
+/// What earlier runs left: who is lost, which faults came true, how far each noisy link is.
+///
+/// Layers of a stack have simulators of their own and are one cluster: whoever simulates them hands
+/// this from each to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// What the coordinator knows of its workers, by endpoint id; shorter where nobody was lost.
+    pub(crate) down: Vec<Option<LossCause>>,
+    /// By number of the fault, whether it came true.
+    pub(crate) happened: Vec<bool>,
+    /// Links with jitter or loss, by sender and receiver.
+    pub(crate) lines: BTreeMap<(u32, u32), NoisyLine>,
+}
+
+/// A link whose messages are late by chance.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct NoisyLine {
+    /// Messages so far: their numbers seed what is random.
+    pub(crate) number: u64,
+    /// Of requests and of replies, which are streams of their own, the last message at the
+    /// receiver's port and behind it: later ones are not earlier.
+    pub(crate) last: [Passage; 2],
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// Why a worker is down.
+    pub fn down(&self, endpoint: u32) -> Option<&LossCause> {
+        self.down.get(endpoint as usize)?.as_ref()
+    }
+
+    /// Whether the fault at `at` in the configuration came true.
+    pub fn happened(&self, at: usize) -> bool {
+        self.happened.get(at).copied().unwrap_or(false)
+    }
+
+    /// The same for a cluster of so many endpoints and faults.
+    pub(crate) fn sized(mut self, endpoints: usize, faults: usize) -> Self {
+        self.down.resize(endpoints, None);
+        self.happened.resize(faults, false);
+        // Nothing is on its way when a run begins, as its ports are free.
+        self.lines
+            .values_mut()
+            .for_each(|line| line.last = Default::default());
+        self
+    }
+}
