@@ -2,15 +2,19 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use clap::Args;
-use expertmesh_coordinator::Defaults;
+use expertmesh_coordinator::{CoordinatorConfig, Defaults};
 use expertmesh_exchange::{ExchangeKind, Groups, OnLoss};
 use expertmesh_kernels::Format;
 use expertmesh_placement::{Placement, Strategy};
 use expertmesh_routing::{BiasUpdate, CapacityConfig};
+use expertmesh_simulator::{Layer, SimConfig};
+use expertmesh_transport::LinkOptions;
 
 use crate::args::capacity::CapacityArgs;
+use crate::args::model::Model;
 use crate::args::values::{Combine, PlacementChoice, Wait, at_least_one, parsed, push};
 use crate::error::Failure;
 
@@ -150,5 +154,54 @@ impl StepArgs {
         push(&mut argv, "--credits", self.credits);
         push(&mut argv, "--chunk-bytes", self.chunk_bytes);
         argv
+    }
+}
+
+// === impl StepOptions ===
+
+impl StepOptions {
+    /// What the coordinator of `model` is told that serves these steps over the workers at
+    /// `workers`: with one compute thread, the machine's own links, no forced routes and no router of
+    /// mixture-of-depths, which a command that has them sets.
+    pub(crate) fn coordinator(&self, model: &Model, workers: Vec<String>) -> CoordinatorConfig {
+        CoordinatorConfig {
+            name: "coordinator".to_owned(),
+            workers,
+            source: Arc::clone(&model.source),
+            model: model.wire.clone(),
+            placement: self.placement.clone(),
+            exchange: self.exchange,
+            groups: self.groups.clone(),
+            wire_dtype: self.wire_dtype,
+            capacity: self.capacity,
+            seed: model.seed,
+            bias_update: self.bias_update,
+            training: self.capacity.training,
+            depth: None,
+            force: None,
+            on_loss: self.on_loss,
+            deadline: self.deadline.0,
+            chunk_bytes: self.chunk_bytes,
+            credits: self.credits,
+            threads: 1,
+            options: LinkOptions::default(),
+        }
+    }
+
+    /// The same for a simulated cluster: only routes and fates are asked of its coordinator.
+    pub(crate) fn rehearsed(&self, model: &Model, workers: usize) -> CoordinatorConfig {
+        self.coordinator(model, vec!["simulated".to_owned(); workers])
+    }
+
+    /// How steps of `layer` are simulated.
+    pub(crate) fn simulated(&self, layer: Layer) -> SimConfig {
+        SimConfig {
+            groups: self.groups.clone(),
+            chunk_bytes: self.chunk_bytes,
+            credits: self.credits,
+            on_loss: self.on_loss,
+            deadline_ns: u64::try_from(self.deadline.0.as_nanos()).unwrap_or(u64::MAX),
+            ..SimConfig::new(layer, self.placement.clone(), self.exchange)
+        }
     }
 }

@@ -78,7 +78,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
     // Bound first: a port that is taken is told before the workers load anything.
     let listener = Listener::bind(&args.listen, &options)?;
     let configs = models
-        .into_iter()
+        .iter()
         .map(|model| config(&args, model, &step, &options))
         .collect::<Result<_, _>>()?;
     let stack = tokio::select! {
@@ -101,30 +101,16 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Result<(), Failure> {
 /// What the coordinator of one layer is told.
 fn config(
     args: &CoordinatorArgs,
-    model: Model,
+    model: &Model,
     step: &StepOptions,
     options: &LinkOptions,
 ) -> Result<CoordinatorConfig, Failure> {
     Ok(CoordinatorConfig {
         name: args.name.clone(),
-        workers: args.workers.clone(),
-        depth: args.stack.depth(&model)?,
-        source: model.source,
-        model: model.wire,
-        placement: step.placement.clone(),
-        exchange: step.exchange,
-        groups: step.groups.clone(),
-        wire_dtype: step.wire_dtype,
-        capacity: step.capacity,
-        seed: model.seed,
-        bias_update: step.bias_update,
-        training: step.capacity.training,
+        depth: args.stack.depth(model)?,
         force: args.force.kind(),
-        on_loss: step.on_loss,
-        deadline: step.deadline.0,
-        chunk_bytes: step.chunk_bytes,
-        credits: step.credits,
         threads: args.threads.unwrap_or_else(cores).get(),
         options: options.clone(),
+        ..step.coordinator(model, args.workers.clone())
     })
 }

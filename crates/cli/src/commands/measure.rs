@@ -6,7 +6,7 @@ use expertmesh_bench::calibrate::{Point, Profile};
 use expertmesh_bench::drive::{DriveOptions, drive};
 use expertmesh_bench::simulate::{SimLayer, SimLoad, Simulation};
 use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
-use expertmesh_coordinator::{CoordinatorConfig, Rehearsal};
+use expertmesh_coordinator::Rehearsal;
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_experts::synthetic_gate;
 use expertmesh_simulator::{Costs, Layer, SimConfig, Simulator};
@@ -112,34 +112,11 @@ pub(crate) fn simulated(point: &Point, seed: u64) -> Result<Simulated, Failure> 
     let cores = u32::try_from(crate::commands::cores().get()).unwrap_or(u32::MAX);
     let layer = Layer::of(spec, step.wire_dtype);
     let config = SimConfig {
-        chunk_bytes: step.chunk_bytes,
-        credits: step.credits,
         threads: workers.threads.get(),
         one_machine: Some(cores),
-        ..SimConfig::new(layer, step.placement.clone(), step.exchange)
+        ..step.simulated(layer)
     };
-    let rehearsal = CoordinatorConfig {
-        name: "coordinator".to_owned(),
-        workers: vec!["simulated".to_owned(); point.workers],
-        source: std::sync::Arc::clone(&model.source),
-        model: model.wire.clone(),
-        placement: step.placement.clone(),
-        exchange: step.exchange,
-        groups: step.groups.clone(),
-        wire_dtype: step.wire_dtype,
-        capacity: step.capacity,
-        seed,
-        bias_update: None,
-        training: false,
-        depth: None,
-        force: None,
-        on_loss: step.on_loss,
-        deadline: step.deadline.0,
-        chunk_bytes: step.chunk_bytes,
-        credits: step.credits,
-        threads: 1,
-        options: LinkOptions::default(),
-    };
+    let rehearsal = step.rehearsed(&model, point.workers);
     Ok(Simulated {
         config,
         topology: Topology::read(point.links.as_deref().unwrap_or("loopback"))?,

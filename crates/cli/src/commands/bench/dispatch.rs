@@ -6,7 +6,6 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
@@ -311,31 +310,14 @@ async fn measure_all(
 }
 
 fn config(plan: &Plan, workers: Vec<String>) -> CoordinatorConfig {
-    let step = &plan.step;
     CoordinatorConfig {
-        name: "coordinator".to_owned(),
-        workers,
-        source: Arc::clone(&plan.model.source),
-        model: plan.model.wire.clone(),
-        placement: step.placement.clone(),
-        exchange: step.exchange,
-        groups: step.groups.clone(),
-        wire_dtype: step.wire_dtype,
-        capacity: step.capacity,
-        seed: plan.model.seed,
         bias_update: None,
-        training: step.capacity.training,
-        depth: None,
-        force: None,
-        on_loss: step.on_loss,
-        deadline: step.deadline.0,
-        chunk_bytes: step.chunk_bytes,
-        credits: step.credits,
         threads: plan.workers.threads.get(),
         options: match &plan.workers.network {
             Some(network) => network.options(),
             None => LinkOptions::default(),
         },
+        ..plan.step.coordinator(&plan.model, workers)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use expertmesh_bench::drive::{DriveError, DriveOptions, drive};
 use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
-use expertmesh_coordinator::{Coordinator, CoordinatorConfig, CoordinatorService};
+use expertmesh_coordinator::{Coordinator, CoordinatorService};
 use expertmesh_exchange::ExchangeKind;
 use expertmesh_report::human;
 use expertmesh_telemetry::Run;
@@ -121,29 +121,7 @@ async fn drive_cluster(
     let options = LinkOptions::default();
     let listener = Listener::bind("127.0.0.1:0", &options)?;
     let address = listener.local_addr().to_string();
-    let coordinator = Coordinator::connect(CoordinatorConfig {
-        name: "coordinator".to_owned(),
-        workers: addresses,
-        source: model.source,
-        model: model.wire,
-        placement: step.placement,
-        exchange: step.exchange,
-        groups: step.groups,
-        wire_dtype: step.wire_dtype,
-        capacity: step.capacity,
-        seed: 0,
-        bias_update: None,
-        training: false,
-        depth: None,
-        force: None,
-        on_loss: step.on_loss,
-        deadline: step.deadline.0,
-        chunk_bytes: step.chunk_bytes,
-        credits: step.credits,
-        threads: 1,
-        options: options.clone(),
-    })
-    .await?;
+    let coordinator = Coordinator::connect(step.coordinator(&model, addresses)).await?;
     let service = Arc::new(CoordinatorService::new(Arc::new(coordinator)));
     let stopped = stopped(stopping.clone());
     served.spawn(async move { Ok(serve_coordinator(listener, service, stopped).await?) });

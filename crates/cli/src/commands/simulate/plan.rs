@@ -1,7 +1,6 @@
 //! Flags → what is simulated.
 
 use std::str::FromStr;
-use std::sync::Arc;
 
 use expertmesh_bench::calibrate::set_loopback;
 use expertmesh_bench::simulate::{SimLayer, SimLoad, SimulateError, Simulation, Stage};
@@ -13,7 +12,6 @@ use expertmesh_routing::Kind;
 use expertmesh_simulator::{Costs, SimConfig, SimError, Simulator};
 use expertmesh_telemetry::{Run, Shape, Source};
 use expertmesh_topology::{Fabric, Topology};
-use expertmesh_transport::LinkOptions;
 
 use crate::commands::launch::load;
 use crate::commands::simulate::SimulateArgs;
@@ -91,14 +89,19 @@ pub(super) fn plan_on(
         .get();
     let fabric = Fabric::new(&topology, workers)?;
     let subject = subject(args)?;
-    let spec = subject.source.spec();
+    let spec = subject.model.source.spec();
     let mut step = args.step.clone();
     // Who stands together is known: the workers of a host.
     let by_host = step.exchange == Some(ExchangeKind::Hierarchical) && step.group_size.is_none();
     if by_host {
         step.group_size = Some(std::num::NonZeroUsize::MIN);
     }
-    let mut step = step.resolve(spec.routed_experts(), workers, subject.dtype, subject.seed)?;
+    let mut step = step.resolve(
+        spec.routed_experts(),
+        workers,
+        subject.model.dtype,
+        subject.model.seed,
+    )?;
     if by_host {
         step.groups = (1..=workers as u32).map(|id| fabric.host_of(id)).collect();
     }
@@ -116,26 +119,8 @@ pub(super) fn plan_on(
         None => args.force.kind(),
     };
     let config = CoordinatorConfig {
-        name: "coordinator".to_owned(),
-        workers: vec!["simulated".to_owned(); workers],
-        source: Arc::clone(&subject.source),
-        model: subject.wire.clone(),
-        placement: step.placement.clone(),
-        exchange: step.exchange,
-        groups: step.groups.clone(),
-        wire_dtype: subject.wire_dtype,
-        capacity: step.capacity,
-        seed: subject.seed,
-        bias_update: step.bias_update,
-        training: step.capacity.training,
-        depth: None,
         force,
-        on_loss: step.on_loss,
-        deadline: step.deadline.0,
-        chunk_bytes: step.chunk_bytes,
-        credits: step.credits,
-        threads: 1,
-        options: LinkOptions::default(),
+        ..step.rehearsed(&subject.model, workers)
     };
     let gpu = !costs.on_cores;
     let resident = args.resident || (gpu && step.exchange != ExchangeKind::Star);
@@ -144,20 +129,15 @@ pub(super) fn plan_on(
         .filter(|id| fabric.host_of(*id) == fabric.host_of(1))
         .count();
     let sim = SimConfig {
-        chunk_bytes: step.chunk_bytes,
-        credits: step.credits,
-        on_loss: step.on_loss,
-        deadline_ns: u64::try_from(step.deadline.0.as_nanos()).unwrap_or(u64::MAX),
         threads: args
             .processes
             .threads
             .map_or_else(|| (cores / on_host.max(1)).max(1), usize::from),
         faults: args.fault.iter().map(|fault| fault.0).collect(),
-        groups: step.groups.clone(),
         resident,
         lanes: lane_steps > 0,
         log: args.event_log.is_some(),
-        ..SimConfig::new(subject.layer.clone(), step.placement.clone(), step.exchange)
+        ..step.simulated(subject.layer.clone())
     };
     let layers = args.layers.map_or_else(
         || subject.preset.map_or(1, |preset| preset.layers),
@@ -165,7 +145,7 @@ pub(super) fn plan_on(
     );
     let each = tokens.div_ceil(workers);
     let between_ns = subject.preset.map_or(0, |preset| {
-        preset.between_ns(stage(args), each, subject.wire_dtype, fabric.device_of(1))
+        preset.between_ns(stage(args), each, step.wire_dtype, fabric.device_of(1))
     });
     let stack = (0..layers).map(|_| {
         Ok(SimLayer {
@@ -200,7 +180,7 @@ pub(super) fn plan_on(
             source,
         },
         steps: args.load.steps.unwrap_or(usual),
-        seed: subject.seed,
+        seed: subject.model.seed,
         name: subject.name,
         shape: Shape {
             tokens: tokens as u64,
@@ -252,7 +232,7 @@ fn sim_load(
     tokens: usize,
     workers: usize,
 ) -> Result<(SimLoad, u64), Failure> {
-    let spec: &LayerSpec = subject.source.spec();
+    let spec: &LayerSpec = subject.model.source.spec();
     let of_rows = args.load.input.is_some() || args.load.trace.is_some();
     if scores == Scores::Rows {
         if subject.preset.is_some() {
@@ -260,7 +240,7 @@ fn sim_load(
                 "--scores is rows, expected drawn with a model that is known by its sizes alone",
             ));
         }
-        let load = load(&args.load, spec, subject.seed, workers)?;
+        let load = load(&args.load, spec, subject.model.seed, workers)?;
         let usual = if args.load.trace.is_some() {
             load.steps
         } else {
@@ -289,7 +269,7 @@ fn sim_load(
         Pattern::HotRank { .. } | Pattern::SourceRagged | Pattern::ZeroExpertRank
     );
     let ranks = asks_for_ranks.then_some(workers);
-    let workload = ScoredWorkload::new(pattern, shape, ranks, subject.seed)?;
+    let workload = ScoredWorkload::new(pattern, shape, ranks, subject.model.seed)?;
     Ok((SimLoad::Scores(workload), STEPS))
 }
 

@@ -17,12 +17,8 @@ use crate::error::Failure;
 
 /// The layer, in the three forms that are asked for.
 pub(super) struct Subject {
-    pub(super) source: Arc<dyn LayerSource>,
-    pub(super) wire: v1::ModelSource,
+    pub(super) model: Model,
     pub(super) layer: Layer,
-    pub(super) dtype: Format,
-    pub(super) wire_dtype: Format,
-    pub(super) seed: u64,
     pub(super) name: String,
     pub(super) shape: Shape,
     pub(super) preset: Option<&'static ModelPreset>,
@@ -62,14 +58,10 @@ pub(super) fn subject(args: &SimulateArgs) -> Result<Subject, Failure> {
     let wire_dtype = wire_dtype(model.dtype);
     Ok(Subject {
         layer: Layer::of(spec, wire_dtype),
-        dtype: model.dtype,
-        wire_dtype,
-        seed: model.seed,
         name: model.describe(),
         shape: model.shape(0, wire_dtype),
         preset: None,
-        source: Arc::clone(&model.source),
-        wire: model.wire,
+        model,
     })
 }
 
@@ -102,15 +94,16 @@ fn of_preset(args: &SimulateArgs, preset: &'static ModelPreset) -> Result<Subjec
             wire: wire_dtype,
             ..preset.layer(dtype)
         },
-        source,
-        // No worker is told where weights are; the format is for the report.
-        wire: v1::ModelSource {
-            source: None,
-            dtype: format_to_wire(dtype).into(),
+        model: Model {
+            source,
+            // No worker is told where weights are; the format is for the report.
+            wire: v1::ModelSource {
+                source: None,
+                dtype: format_to_wire(dtype).into(),
+            },
+            dtype,
+            seed,
         },
-        dtype,
-        wire_dtype,
-        seed,
         name: preset.name.to_owned(),
         shape: Shape {
             tokens: 0,

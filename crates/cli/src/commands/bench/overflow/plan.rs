@@ -1,14 +1,11 @@
 //! The flags of `bench overflow`, checked before a process is started.
 
-use std::sync::Arc;
-
 use expertmesh_bench::overflow::{OverflowBatch, OverflowPlan, every_policy};
 use expertmesh_bench::workload::Workload;
 use expertmesh_coordinator::{CoordinatorConfig, StepInput};
 use expertmesh_exchange::OnLoss;
 use expertmesh_placement::Placement;
 use expertmesh_routing::{CapacityConfig, Overflow};
-use expertmesh_transport::LinkOptions;
 use ndarray::ArcArray2;
 
 use super::OverflowArgs;
@@ -204,31 +201,13 @@ impl Plan {
 
     /// A coordinator that drops nothing to begin with.
     pub(super) fn config(&self, workers: Vec<String>) -> CoordinatorConfig {
-        let step = &self.step;
         CoordinatorConfig {
-            name: "coordinator".to_owned(),
-            workers,
-            source: Arc::clone(&self.model.source),
-            model: self.model.wire.clone(),
-            placement: step.placement.clone(),
-            exchange: step.exchange,
-            groups: step.groups.clone(),
-            wire_dtype: step.wire_dtype,
             capacity: CapacityConfig {
-                training: step.capacity.training,
+                training: self.step.capacity.training,
                 ..CapacityConfig::default()
             },
-            seed: self.model.seed,
-            bias_update: None,
-            training: step.capacity.training,
-            depth: None,
-            force: None,
-            on_loss: OnLoss::Fail,
-            deadline: step.deadline.0,
-            chunk_bytes: step.chunk_bytes,
-            credits: step.credits,
             threads: self.workers.threads.get(),
-            options: LinkOptions::default(),
+            ..self.step.coordinator(&self.model, workers)
         }
     }
 }
