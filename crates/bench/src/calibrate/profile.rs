@@ -16,7 +16,7 @@ use crate::validate::FigureErrors;
 pub struct Profile {
     /// Always [`Self::SCHEMA`].
     pub schema: String,
-    /// The machine.
+    /// The machine, whose cores the processes shared.
     pub environment: Environment,
     /// Seed of layers and batches.
     pub seed: u64,
@@ -90,6 +90,10 @@ impl Profile {
                 "schema is {held}, expected {}",
                 Self::SCHEMA
             )));
+        }
+        if profile.environment.cores == 0 {
+            let held = "environment.cores is 0, expected the cores that the launches had";
+            return Err(wrong(held.to_owned()));
         }
         let costs = profile.costs.validate();
         costs.map_err(|error| wrong(error.to_string()))?;

@@ -37,7 +37,9 @@ impl ProcessArgs {
         let count = self.workers.unwrap_or(WORKERS);
         WorkerOptions {
             count,
-            threads: self.threads.unwrap_or_else(|| threads_each(count)),
+            threads: self
+                .threads
+                .unwrap_or_else(|| threads_each(crate::commands::cores().get(), count.get())),
             patience: self.start_timeout.map_or(PATIENCE, |wait| wait.0),
             log_format,
             network: None,
@@ -45,8 +47,7 @@ impl ProcessArgs {
     }
 }
 
-/// The cores of this machine dealt out to `workers` workers, at least one each.
-fn threads_each(workers: NonZeroUsize) -> NonZeroUsize {
-    let cores = crate::commands::cores();
-    NonZeroUsize::new(cores.get() / workers.get()).unwrap_or(NonZeroUsize::MIN)
+/// `cores` cores of a machine dealt out to `workers` workers, at least one each.
+pub(crate) fn threads_each(cores: usize, workers: usize) -> NonZeroUsize {
+    NonZeroUsize::new(cores / workers.max(1)).unwrap_or(NonZeroUsize::MIN)
 }

@@ -12,7 +12,7 @@ use expertmesh_bench::calibrate::{
 };
 use expertmesh_bench::validate::{Comparison, ErrorTable, FigureErrors, STEP};
 use expertmesh_simulator::{Costs, ExpertTable};
-use expertmesh_telemetry::Source;
+use expertmesh_telemetry::{Environment, Source};
 use expertmesh_topology::Topology;
 
 use crate::args::values::whole;
@@ -82,9 +82,10 @@ pub(crate) async fn run(args: CalibrateArgs, log_format: LogFormat) -> Result<()
             experts,
             points,
             seed,
+            environment,
             ..
         } = Profile::read(measured)?;
-        return finish(&args, seed, domain, experts, points);
+        return finish(&args, fitted(seed, environment, domain, experts, points)?);
     }
     let domain = Domain::default();
     let experts = time_experts(&domain)?;
@@ -95,18 +96,15 @@ pub(crate) async fn run(args: CalibrateArgs, log_format: LogFormat) -> Result<()
         outcome = measure_grid(&args, &domain, &mut group, log_format) => outcome,
     };
     group.stop().await;
-    finish(&args, args.seed, domain, experts, outcome?)
+    let environment = environment(&[]);
+    finish(
+        &args,
+        fitted(args.seed, environment, domain, experts, outcome?)?,
+    )
 }
 
-/// Fits, writes and tells.
-fn finish(
-    args: &CalibrateArgs,
-    seed: u64,
-    domain: Domain,
-    experts: Vec<ExpertTimes>,
-    points: Vec<PointRecord>,
-) -> Result<(), Failure> {
-    let profile = fitted(seed, domain, experts, points)?;
+/// Writes and tells.
+fn finish(args: &CalibrateArgs, profile: Profile) -> Result<(), Failure> {
     let text = profile.to_json()?;
     std::fs::write(&args.profile, text).map_err(|error| {
         Failure::run(format!("cannot write {}: {error}", args.profile.display()))
@@ -166,9 +164,11 @@ async fn measure_grid(
     Ok(points)
 }
 
-/// Moves the costs until simulated points are as long as measured ones.
+/// Moves the costs until simulated points are as long as measured ones on the machine of
+/// `environment`.
 fn fitted(
     seed: u64,
+    environment: Environment,
     domain: Domain,
     experts: Vec<ExpertTimes>,
     mut points: Vec<PointRecord>,
@@ -182,7 +182,7 @@ fn fitted(
             topology,
             rehearsal,
             load,
-        } = simulated(&one.point, seed)?;
+        } = simulated(&one.point, seed, environment.cores)?;
         let choices = one.point.tokens * one.point.shape.top_k;
         let steps = (FIT_CHOICES / choices).clamp(2, MOST_FIT_STEPS) as u64;
         let made = Predictor::new(config, topology, &rehearsal, &load, steps);
@@ -230,7 +230,7 @@ fn fitted(
     };
     Ok(Profile {
         schema: Profile::SCHEMA.to_owned(),
-        environment: environment(&[]),
+        environment,
         seed,
         domain,
         costs,

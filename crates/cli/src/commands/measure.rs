@@ -9,7 +9,7 @@ use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
 use expertmesh_coordinator::Rehearsal;
 use expertmesh_exchange::{ExchangeKind, OnLoss};
 use expertmesh_experts::synthetic_gate;
-use expertmesh_simulator::{Costs, Layer, SimConfig, Simulator};
+use expertmesh_simulator::{Layer, SimConfig, Simulator};
 use expertmesh_telemetry::{Run, Source};
 use expertmesh_topology::Topology;
 use expertmesh_transport::{CoordinatorClient, LinkOptions};
@@ -17,9 +17,10 @@ use expertmesh_wire::v1;
 
 use crate::args::model::{Model, ModelArgs};
 use crate::args::network::NetworkArgs;
-use crate::args::process::ProcessArgs;
+use crate::args::process::{ProcessArgs, threads_each};
 use crate::args::step::StepArgs;
 use crate::cluster::{LocalCluster, ProcessGroup, start_cluster, while_all_live};
+use crate::commands::simulate::Machines;
 use crate::error::Failure;
 use crate::logging::LogFormat;
 
@@ -99,20 +100,18 @@ pub(crate) struct Simulated {
     pub(crate) load: SimLoad,
 }
 
-/// What simulates `point`: the cluster that `launch` would start on this machine.
+/// What simulates `point`: the cluster that `launch` would start on a machine of `cores` cores.
 ///
 /// # Errors
 /// [`Failure::Input`] for links that cannot be read.
-pub(crate) fn simulated(point: &Point, seed: u64) -> Result<Simulated, Failure> {
+pub(crate) fn simulated(point: &Point, seed: u64, cores: u32) -> Result<Simulated, Failure> {
     let (model, step) = flags(point, seed)?;
     let model: Model = model.resolve()?;
     let spec = model.source.spec();
     let step = step.resolve(spec.routed_experts(), point.workers, model.dtype, seed)?;
-    let workers = processes(point).options(LogFormat::default());
-    let cores = u32::try_from(crate::commands::cores().get()).unwrap_or(u32::MAX);
     let layer = Layer::of(spec, step.wire_dtype);
     let config = SimConfig {
-        threads: workers.threads.get(),
+        threads: threads_each(cores as usize, point.workers).get(),
         one_machine: Some(cores),
         ..step.simulated(layer)
     };
@@ -137,15 +136,13 @@ pub(crate) fn predict(
 ) -> Result<Run, Failure> {
     let Simulated {
         config,
-        mut topology,
+        topology,
         rehearsal,
         load,
-    } = simulated(point, seed)?;
-    if point.links.is_none() {
-        profile.on_loopback(&mut topology);
-    }
-    let costs: Costs = profile.costs.clone();
-    let simulator = Simulator::new(&topology, costs, config).map_err(Failure::run)?;
+    } = simulated(point, seed, profile.environment.cores)?;
+    let machines = Machines::calibrated(profile, topology);
+    let simulator = Simulator::new(&machines.topology, machines.costs, config);
+    let simulator = simulator.map_err(Failure::run)?;
     let mut simulation = Simulation {
         layers: vec![SimLayer {
             rehearsal,

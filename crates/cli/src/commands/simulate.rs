@@ -1,11 +1,16 @@
 //! `expertmesh simulate`: what a layer, or a model, would cost on machines that are not there.
 
 mod faults;
+mod machines;
 mod plan;
 mod subject;
 mod sweep;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod trust;
+
+pub(crate) use machines::Machines;
 
 use std::path::PathBuf;
 
@@ -36,7 +41,7 @@ use crate::report::{ReportFile, environment};
   expertmesh simulate --topology h800 --model deepseek-v3 --workers 64 --stage prefill --overlap 2
   expertmesh simulate --topology 25gbe --workers 16 --experts 64 --top-k 8 --workload zipf:1.1 \\
     --sweep exchange=star,all-to-all --sweep capacity-factor=1,1.25,2
-  expertmesh simulate --profile profile.toml --workers 5 --tokens 100 --html simulation.html
+  expertmesh simulate --profile profile.json --workers 5 --tokens 100 --html simulation.html
   expertmesh simulate --topology wan --workers 4 --fault dies:2:5ms --on-loss drop
 
 Gate, capacity, placement, plan and step machines are those of a real run: from the same seed and
@@ -51,7 +56,8 @@ pub(crate) struct SimulateArgs {
     /// name, else loopback]
     #[arg(long, value_name = "FILE|NAME", conflicts_with = "profile")]
     costs: Option<String>,
-    /// Profile that `calibrate` wrote: costs of this machine and how far off they were
+    /// Profile that `calibrate` wrote: costs and cores of a machine, and how far off they were; every
+    /// process then runs on it, as with `launch`, and links of a topology are emulated there
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     /// Where a gate's scores come from: rows (hidden states times gate, as in a real run), drawn

@@ -2,21 +2,21 @@
 
 use std::str::FromStr;
 
-use expertmesh_bench::calibrate::set_loopback;
 use expertmesh_bench::simulate::{SimLayer, SimLoad, SimulateError, Simulation, Stage};
 use expertmesh_bench::workload::{Pattern, ScoredWorkload, WorkloadShape};
 use expertmesh_checkpoint::LayerSpec;
 use expertmesh_coordinator::{CoordinatorConfig, Rehearsal};
 use expertmesh_exchange::ExchangeKind;
 use expertmesh_routing::Kind;
-use expertmesh_simulator::{Costs, SimConfig, SimError, Simulator};
+use expertmesh_simulator::{SimConfig, SimError, Simulator};
 use expertmesh_telemetry::{Run, Shape, Source};
-use expertmesh_topology::{Fabric, Topology};
+use expertmesh_topology::Fabric;
 
+use crate::args::process::WORKERS;
 use crate::commands::launch::load;
 use crate::commands::simulate::SimulateArgs;
+use crate::commands::simulate::machines::Machines;
 use crate::commands::simulate::subject::{Subject, subject};
-use crate::commands::simulate::trust::{Trust, costs};
 use crate::error::Failure;
 
 /// Steps, unless told otherwise: a simulation repeats itself but for its routes.
@@ -51,13 +51,10 @@ pub(super) struct Planned {
     pub(super) seed: u64,
     pub(super) name: String,
     pub(super) shape: Shape,
-    pub(super) topology: Topology,
-    pub(super) costs: Costs,
+    pub(super) machines: Machines,
     pub(super) scores: Scores,
     pub(super) resident: bool,
     pub(super) layers: u32,
-    /// What is known of the costs' errors; `None` for presets.
-    pub(super) trust: Option<Trust>,
     pub(super) workers: usize,
 }
 
@@ -66,28 +63,18 @@ pub(super) struct Planned {
 /// # Errors
 /// [`Failure::Input`] for flags and files that do not fit.
 pub(super) fn plan(args: &SimulateArgs, lane_steps: u64) -> Result<Planned, Failure> {
-    let mut topology = Topology::read(args.topology.as_deref().unwrap_or("loopback"))?;
-    let (costs, trust) = costs(args, &topology)?;
-    if let (Some(trust), "loopback") = (&trust, topology.name.as_str()) {
-        set_loopback(&mut topology, &trust.loopback);
-    }
-    plan_on(args, lane_steps, topology, costs, trust)
+    plan_on(args, lane_steps, Machines::read(args)?)
 }
 
 /// The same on machines that are there already.
 pub(super) fn plan_on(
     args: &SimulateArgs,
     lane_steps: u64,
-    topology: Topology,
-    costs: Costs,
-    trust: Option<Trust>,
+    mut machines: Machines,
 ) -> Result<Planned, Failure> {
-    let workers = args
-        .processes
-        .workers
-        .unwrap_or(crate::args::process::WORKERS)
-        .get();
-    let fabric = Fabric::new(&topology, workers)?;
+    let count = args.processes.workers.unwrap_or(WORKERS);
+    let workers = count.get();
+    let fabric = Fabric::new(&machines.topology, workers)?;
     let subject = subject(args)?;
     let spec = subject.model.source.spec();
     let mut step = args.step.clone();
@@ -122,17 +109,15 @@ pub(super) fn plan_on(
         force,
         ..step.rehearsed(&subject.model, workers)
     };
-    let gpu = !costs.on_cores;
+    let gpu = !machines.costs.on_cores;
     let resident = args.resident || (gpu && step.exchange != ExchangeKind::Star);
-    let cores = fabric.cores_of_host(fabric.host_of(1)) as usize;
-    let on_host = (1..=workers as u32)
-        .filter(|id| fabric.host_of(*id) == fabric.host_of(1))
-        .count();
     let sim = SimConfig {
         threads: args
             .processes
             .threads
-            .map_or_else(|| (cores / on_host.max(1)).max(1), usize::from),
+            .unwrap_or_else(|| machines.threads(&fabric, count))
+            .get(),
+        one_machine: machines.cores,
         faults: args.fault.iter().map(|fault| fault.0).collect(),
         resident,
         lanes: lane_steps > 0,
@@ -150,24 +135,22 @@ pub(super) fn plan_on(
     let stack = (0..layers).map(|_| {
         Ok(SimLayer {
             rehearsal: Rehearsal::new(config.clone())?,
-            simulator: Simulator::new(&topology, costs.clone(), sim.clone()).map_err(failed)?,
+            simulator: Simulator::new(&machines.topology, machines.costs.clone(), sim.clone())
+                .map_err(failed)?,
             between_ns,
         })
     });
-    let trust = trust.map(|trust| {
+    if let Some(trust) = &mut machines.trust {
         let (hidden, ffn) = (subject.layer.hidden, subject.layer.expert.ffn);
         let outside = trust.domain.outside(workers, tokens, hidden, ffn);
-        let elsewhere = (topology.name != "loopback").then(|| {
-            format!(
-                "links of {}: experts and processes as on this machine",
-                topology.name
-            )
+        let name = &machines.topology.name;
+        let elsewhere = (name != "loopback").then(|| {
+            format!("links of {name}, emulated between processes of the profile's machine")
         });
-        let outside = trust.locked.map(str::to_owned).or(outside).or(elsewhere);
-        Trust { outside, ..trust }
-    });
-    let source = match &trust {
-        None => costs.source,
+        trust.outside = trust.locked.map(str::to_owned).or(outside).or(elsewhere);
+    }
+    let source = match &machines.trust {
+        None => machines.costs.source,
         Some(trust) if trust.outside.is_some() => Source::Extrapolated,
         Some(_) => Source::Calibrated,
     };
@@ -186,12 +169,10 @@ pub(super) fn plan_on(
             tokens: tokens as u64,
             ..subject.shape
         },
-        topology,
-        costs,
+        machines,
         scores,
         resident,
         layers,
-        trust,
         workers,
     })
 }
@@ -301,7 +282,7 @@ impl Planned {
 
     /// The run with the bands that the profile's own error gives its times.
     pub(super) fn with_bands(&self, mut run: Run) -> Run {
-        let Some(error) = self.trust.as_ref().map(|trust| trust.error) else {
+        let Some(error) = self.machines.trust.as_ref().map(|trust| trust.error) else {
             return run;
         };
         let latency = &run.latency_us;

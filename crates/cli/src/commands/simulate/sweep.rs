@@ -6,6 +6,7 @@ use clap::{Args as _, FromArgMatches as _};
 use expertmesh_report::human;
 use expertmesh_telemetry::{Run, Trace};
 
+use crate::commands::simulate::trust::{Ranked, verdict};
 use crate::commands::simulate::{SimulateArgs, of_simulation, plan, simulate};
 use crate::error::Failure;
 use crate::output::print;
@@ -54,7 +55,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<(), Failure> {
         outcomes.push(Outcome {
             name,
             mean_us: run.latency_us.step.mean,
-            error: planned.trust.as_ref().map(|trust| trust.error),
+            error: planned.machines.trust.as_ref().map(|trust| trust.error),
             run,
             trace: simulated.trace,
         });
@@ -183,35 +184,11 @@ fn ranking(outcomes: &[Outcome]) -> String {
             human::bytes(one.run.communication.payload_bytes / steps)
         );
     }
-    let _ = writeln!(text, "\n  {}", verdict(&order));
+    let ranked: Vec<Ranked<'_>> = order
+        .iter()
+        .map(|one| (one.name.as_str(), one.mean_us))
+        .collect();
+    let error = order.first().and_then(|first| first.error);
+    let _ = writeln!(text, "\n  {}", verdict(&ranked, error));
     text
-}
-
-/// Whether the first would still be the first if every time were off by its band.
-fn verdict(order: &[&Outcome]) -> String {
-    let [first, second, ..] = order else {
-        return "one simulation has no rank".to_owned();
-    };
-    let Some(error) = first.error else {
-        return "the costs are presets, which have no error band: take the order for a hint, and \
-                calibrate for more"
-            .to_owned();
-    };
-    let apart = second.mean_us / first.mean_us.max(f64::MIN_POSITIVE);
-    let bands = (1.0 + error) / (1.0 - error).max(0.01);
-    match apart > bands {
-        true => format!(
-            "{} stays first within the error band of ±{:.0} %",
-            first.name,
-            100.0 * error
-        ),
-        false => format!(
-            "{} and {} are {:.0} % apart, less than the error band of ±{:.0} % can tell: the order \
-             may be the other way round",
-            first.name,
-            second.name,
-            100.0 * (apart - 1.0),
-            100.0 * error
-        ),
-    }
 }

@@ -9,6 +9,7 @@ use expertmesh_report::human;
 use expertmesh_simulator::Costs;
 use expertmesh_topology::{PortId, Topology};
 
+use crate::commands::simulate::machines::Machines;
 use crate::commands::simulate::plan::{Planned, Scores, plan_on};
 use crate::commands::simulate::{SimulateArgs, simulate};
 use crate::error::Failure;
@@ -33,24 +34,29 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
         .iter()
         .filter(|host| !host.is_empty())
         .count();
-    let topology = &planned.topology.name;
+    let topology = &planned.machines.topology.name;
     line(
         "machines",
-        &format!("{topology}: {} workers on {hosts} host(s)", planned.workers),
+        &format!(
+            "{topology}: {} workers on {hosts} host(s){}",
+            planned.workers,
+            planned.machines.place()
+        ),
     );
-    let band = match planned.trust.as_ref().map(|trust| trust.error) {
+    let band = match planned.machines.trust.as_ref().map(|trust| trust.error) {
         Some(error) => format!(
             ", 90 % of the points that it was held against within {:.0} %",
             100.0 * error
         ),
         None => String::new(),
     };
-    let costs = &planned.costs;
+    let costs = &planned.machines.costs;
     line(
         "costs",
         &format!("{} ({}{band})", costs.name, planned.simulation.source),
     );
     if let Some(why) = planned
+        .machines
         .trust
         .as_ref()
         .and_then(|trust| trust.outside.as_ref())
@@ -107,31 +113,32 @@ pub(super) fn what_if(
 ) -> Result<String, Failure> {
     let mut page = String::from("\nWhat would change it (mean step, one change at a time)\n");
     let few = planned.steps.min(FEW_STEPS);
-    let base = again(args, planned.topology.clone(), planned.costs.clone(), few)?;
+    let base = again(args, planned.machines.clone(), few)?;
     let now = &simulated.run.identity.exchange.to_string();
-    let mut settings: Vec<(String, SimulateArgs, Topology, Costs)> = Vec::new();
-    let mut add = |name: &str, args: &SimulateArgs, topology: Topology, costs: Costs| {
-        settings.push((name.to_owned(), args.clone(), topology, costs));
+    let mut settings: Vec<(String, SimulateArgs, Machines)> = Vec::new();
+    let mut add = |name: &str, args: &SimulateArgs, machines: Machines| {
+        settings.push((name.to_owned(), args.clone(), machines));
     };
-    let (topology, costs) = (&planned.topology, &planned.costs);
+    let machines = &planned.machines;
+    let linked = |topology: Topology| Machines {
+        topology,
+        ..machines.clone()
+    };
     add(
         "links twice as fast",
         args,
-        rates(topology, 2.0),
-        costs.clone(),
+        linked(rates(&machines.topology, 2.0)),
     );
     add(
         "half the latency",
         args,
-        latencies(topology, 0.5),
-        costs.clone(),
+        linked(latencies(&machines.topology, 0.5)),
     );
-    add(
-        "experts twice as fast",
-        args,
-        devices(topology, 2.0),
-        experts(costs, 0.5),
-    );
+    let faster = Machines {
+        costs: experts(&machines.costs, 0.5),
+        ..linked(devices(&machines.topology, 2.0))
+    };
+    add("experts twice as fast", args, faster);
     if args
         .load
         .workload
@@ -139,22 +146,17 @@ pub(super) fn what_if(
     {
         let mut even = args.clone();
         even.load.workload = Some(Pattern::Balanced);
-        add("even load", &even, topology.clone(), costs.clone());
+        add("even load", &even, machines.clone());
     }
     for kind in [ExchangeKind::Star, ExchangeKind::AllToAll] {
         if kind.to_string() != *now && !args.resident && !planned.resident {
             let mut other = args.clone();
             other.step.exchange = Some(kind);
-            add(
-                &format!("exchange {kind}"),
-                &other,
-                topology.clone(),
-                costs.clone(),
-            );
+            add(&format!("exchange {kind}"), &other, machines.clone());
         }
     }
-    for (name, args, topology, costs) in settings {
-        let mean = again(&args, topology, costs, few)?;
+    for (name, args, machines) in settings {
+        let mean = again(&args, machines, few)?;
         let change = 100.0 * (mean / base - 1.0);
         let _ = writeln!(
             page,
@@ -166,15 +168,10 @@ pub(super) fn what_if(
 }
 
 /// Mean step of a few steps, µs.
-fn again(
-    args: &SimulateArgs,
-    topology: Topology,
-    costs: Costs,
-    steps: u64,
-) -> Result<f64, Failure> {
+fn again(args: &SimulateArgs, machines: Machines, steps: u64) -> Result<f64, Failure> {
     let mut args = args.clone();
     args.event_log = None;
-    let mut planned = plan_on(&args, 0, topology, costs, None)?;
+    let mut planned = plan_on(&args, 0, machines)?;
     planned.steps = steps;
     let (simulated, _) = simulate(&mut planned)?;
     Ok(simulated.run.latency_us.step.mean)

@@ -1,22 +1,13 @@
-//! What work takes, and how far that can be trusted.
-
-use std::path::Path;
+//! How far the costs of a simulation can be trusted, and what of a ranking that leaves.
 
 use expertmesh_bench::calibrate::{Domain, Profile};
-use expertmesh_simulator::Costs;
-use expertmesh_topology::Topology;
-
-use crate::commands::simulate::SimulateArgs;
-use crate::error::Failure;
 
 /// How far a profile's costs can be trusted.
 #[derive(Debug, Clone)]
-pub(super) struct Trust {
+pub(crate) struct Trust {
     /// Error that nine of ten points had, as a share: at held-out points where it was validated, else
     /// at those that it was fitted to.
-    pub(super) error: f64,
-    /// Latency and rate of the machine's loopback.
-    pub(super) loopback: [f64; 2],
+    pub(crate) error: f64,
     pub(super) domain: Domain,
     /// Why figures are extrapolated whatever is simulated.
     pub(super) locked: Option<&'static str>,
@@ -24,45 +15,51 @@ pub(super) struct Trust {
     pub(super) outside: Option<String>,
 }
 
-/// Costs, and how far off they are known to be.
-pub(super) fn costs(
-    args: &SimulateArgs,
-    topology: &Topology,
-) -> Result<(Costs, Option<Trust>), Failure> {
-    let name = match (&args.costs, &args.profile) {
-        (_, Some(file)) => {
-            let profile = Profile::read(file)?;
-            let (error, locked) = match profile.verdict {
-                None => (profile.error.p90, Some("the profile was never validated")),
-                Some(one) if one.passed => (one.error.p90, None),
-                Some(one) => (one.error.p90, Some("the profile failed its validation")),
-            };
-            let trust = Trust {
-                error,
-                loopback: profile.loopback,
-                domain: profile.domain,
-                locked,
-                outside: None,
-            };
-            return Ok((profile.costs, Some(trust)));
+/// One of several settings, with its predicted mean step.
+pub(super) type Ranked<'a> = (&'a str, f64);
+
+// === impl Trust ===
+
+impl Trust {
+    /// What `profile` says of itself.
+    pub(super) fn of(profile: &Profile) -> Self {
+        let (error, locked) = match profile.verdict {
+            None => (profile.error.p90, Some("the profile was never validated")),
+            Some(one) if one.passed => (one.error.p90, None),
+            Some(one) => (one.error.p90, Some("the profile failed its validation")),
+        };
+        Self {
+            error,
+            domain: profile.domain.clone(),
+            locked,
+            outside: None,
         }
-        (Some(name), None) => name.as_str(),
-        (None, None) => match Costs::preset(&topology.name) {
-            Some(costs) => return Ok((costs, None)),
-            None => "loopback",
-        },
+    }
+}
+
+/// Whether the first of a ranking would still be the first if every time were off by `error`, a
+/// share; `None` for costs of which no error is known.
+pub(super) fn verdict(order: &[Ranked<'_>], error: Option<f64>) -> String {
+    let [(first, least), (second, next), ..] = order else {
+        return "one simulation has no rank".to_owned();
     };
-    if let Some(costs) = Costs::preset(name) {
-        return Ok((costs, None));
+    let Some(error) = error else {
+        return "the costs are presets, which have no error band: take the order for a hint, and \
+                calibrate for more"
+            .to_owned();
+    };
+    let apart = next / least.max(f64::MIN_POSITIVE);
+    let bands = (1.0 + error) / (1.0 - error).max(0.01);
+    match apart > bands {
+        true => format!(
+            "{first} stays first within the error band of ±{:.0} %",
+            100.0 * error
+        ),
+        false => format!(
+            "{first} and {second} are {:.0} % apart, less than the error band of ±{:.0} % can tell: \
+             the order may be the other way round",
+            100.0 * (apart - 1.0),
+            100.0 * error
+        ),
     }
-    if !Path::new(name).exists() {
-        let known = Costs::preset_names().join(", ");
-        return Err(Failure::input(format!(
-            "--costs is `{name}`, expected a TOML file or one of {known}"
-        )));
-    }
-    let text = std::fs::read_to_string(name)
-        .map_err(|error| Failure::input(format!("cannot read {name}: {error}")))?;
-    let costs = Costs::parse(&text).map_err(|error| Failure::input(format!("{name}: {error}")))?;
-    Ok((costs, None))
 }
