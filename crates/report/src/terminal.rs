@@ -8,6 +8,7 @@ mod overflow;
 mod waterfall;
 
 pub(crate) use self::comparison::differences;
+pub(crate) use self::identity::chosen;
 use crate::{human, table::INDENT};
 use expertmesh_telemetry::{Environment, Report, Run};
 

@@ -51,9 +51,9 @@ mod trace;
 pub use error::TelemetryError;
 pub use histogram::{Distribution, Histogram, Latency};
 pub use model::{
-    Balance, CombineKind, Communication, Environment, ExchangeKind, ExpertOverflow, Identity,
-    LatencyUs, Load, LoadMode, Network, OverflowEvents, OverflowReport, Report, Run, SCHEMA, Shape,
-    Source,
+    Balance, CombineKind, Communication, Environment, ExchangeChoice, ExchangeKind, ExpertOverflow,
+    Identity, LatencyUs, Load, LoadMode, Network, OverflowEvents, OverflowReport, Report, Run,
+    SCHEMA, Shape, Source,
 };
 pub use phase::Phase;
 pub use recorder::{RunRecorder, StepRecord, bandwidth};

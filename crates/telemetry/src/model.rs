@@ -5,6 +5,7 @@
 //! it.
 
 mod balance;
+mod choice;
 mod communication;
 mod emulated;
 mod latency;
@@ -13,6 +14,7 @@ mod overflow;
 mod tests;
 
 pub use balance::Balance;
+pub use choice::ExchangeChoice;
 pub use communication::Communication;
 pub use latency::LatencyUs;
 pub(crate) use overflow::check_conservation;
@@ -77,6 +79,9 @@ named_enum! {
 pub struct Run {
     /// What was run.
     pub identity: Identity,
+    /// Why it has this exchange, where a cost model chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange_choice: Option<ExchangeChoice>,
     /// How steps were offered.
     pub load: Load,
     /// How long they took.
@@ -314,6 +319,11 @@ impl Run {
                     .iter()
                     .find(|(_, band)| band.iter().any(|b| bad(*b)))?;
                 Some(format!("bands.{path}"))
+            })
+            .or_else(|| {
+                let predicted = &self.exchange_choice.as_ref()?.predicted_us;
+                let (name, _) = predicted.iter().find(|(_, value)| bad(**value))?;
+                Some(format!("exchange_choice.predicted_us.{name}"))
             })
     }
 }

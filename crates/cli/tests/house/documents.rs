@@ -1,11 +1,11 @@
 //! Documents that state what the code does, held against the code.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use expertmesh_kernels::Format;
 use expertmesh_telemetry::{
-    CombineKind, Environment, ExchangeKind, ExpertOverflow, Identity, Load, Network, Report,
-    RunRecorder, Shape, Source, StepRecord,
+    CombineKind, Environment, ExchangeChoice, ExchangeKind, ExpertOverflow, Identity, Load,
+    Network, Report, Run, RunRecorder, Shape, Source, StepRecord,
 };
 use expertmesh_wire::{
     BufferPool, FrameKind, FrameWriter, GRPC_PREFIX, Header, Tag, Times, encoded_len,
@@ -188,7 +188,15 @@ fn sample_report() -> Report {
         os: Some(String::new()),
         cpu: Some(String::new()),
     });
-    report.runs.push(run);
+    report.runs.push(Run {
+        exchange_choice: Some(ExchangeChoice {
+            costs: String::new(),
+            predicted_us: BTreeMap::new(),
+            passed_over: BTreeMap::from([("star".to_owned(), String::new())]),
+            verdict: String::new(),
+        }),
+        ..run
+    });
     report
 }
 

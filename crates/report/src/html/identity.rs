@@ -6,6 +6,7 @@ use expertmesh_telemetry::{Environment, LoadMode, Run};
 
 use super::markup::{card as framed, escape};
 use crate::human;
+use crate::terminal::chosen;
 
 /// Digits of a digest that are shown; the rest is there when it is pointed at.
 const DIGEST: usize = 16;
@@ -57,6 +58,13 @@ pub(super) fn card(run: &Run) -> String {
         "exchange",
         &format!("{}, {} combine", identity.exchange, identity.combine),
     );
+    if let Some(choice) = &run.exchange_choice {
+        list.entry("chosen from", &chosen(choice));
+        list.entry(
+            "chosen by",
+            &format!("{}: {}", choice.costs, choice.verdict),
+        );
+    }
     list.entry("numerics", &identity.numerics);
     list.digest("placement", Some(&identity.placement_digest));
     list.digest("outputs", run.digest.as_deref());

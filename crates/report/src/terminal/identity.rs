@@ -2,7 +2,7 @@
 
 use super::Page;
 use crate::human;
-use expertmesh_telemetry::{Identity, Load, LoadMode, Run, Shape, Source};
+use expertmesh_telemetry::{ExchangeChoice, Identity, Load, LoadMode, Run, Shape, Source};
 
 pub(super) fn write(page: &mut Page, run: &Run) {
     let Identity {
@@ -25,6 +25,9 @@ pub(super) fn write(page: &mut Page, run: &Run) {
     page.field("workload", &format!("{workload}, seed {seed}"));
     page.field("placement", placement_digest);
     page.field("numerics", numerics);
+    if let Some(choice) = &run.exchange_choice {
+        page.field("chosen from", &chosen(choice));
+    }
     page.field("load", &load(&run.load));
     for line in sources(run) {
         page.field("figures", &line);
@@ -52,6 +55,15 @@ fn layer(shape: &Shape) -> String {
         human::count(*experts),
         human::count(*hidden),
     )
+}
+
+/// The exchanges that could be had, by what a cost model said of them.
+pub(crate) fn chosen(choice: &ExchangeChoice) -> String {
+    let predicted = choice.predicted_us.iter();
+    let predicted: Vec<String> = predicted
+        .map(|(name, us)| format!("{name} {}", human::duration(*us)))
+        .collect();
+    format!("{}, predicted", predicted.join(", "))
 }
 
 fn load(load: &Load) -> String {

@@ -5,9 +5,9 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use expertmesh_telemetry::{
-    Balance, CombineKind, Communication, Environment, ExchangeKind, ExpertOverflow, Identity,
-    Latency, LatencyUs, Load, LoadMode, Network, OverflowReport, Phase, Report, Run, RunRecorder,
-    Shape, Source, StepRecord,
+    Balance, CombineKind, Communication, Environment, ExchangeChoice, ExchangeKind, ExpertOverflow,
+    Identity, Latency, LatencyUs, Load, LoadMode, Network, OverflowReport, Phase, Report, Run,
+    RunRecorder, Shape, Source, StepRecord,
 };
 use std::collections::BTreeMap;
 
@@ -194,6 +194,12 @@ pub(crate) fn edge(endpoints: usize, size: u64, us: f64, text: &str) -> Run {
     });
     Run {
         identity,
+        exchange_choice: Some(ExchangeChoice {
+            costs: text.to_owned(),
+            predicted_us: BTreeMap::from([(text.to_owned(), us)]),
+            passed_over: BTreeMap::from([(text.to_owned(), text.to_owned())]),
+            verdict: text.to_owned(),
+        }),
         load: Load {
             mode: LoadMode::Open,
             offered_per_s: Some(us),

@@ -209,7 +209,7 @@ fn every_figure_has_a_source_from_its_own_entry_or_one_above() {
 #[test]
 fn the_first_figure_that_json_cannot_hold_is_named() {
     type Edit = fn(&mut Run);
-    let edits: [(Edit, &str); 8] = [
+    let edits: [(Edit, &str); 9] = [
         (
             |run| run.load.achieved_per_s = Some(f64::INFINITY),
             "load.achieved_per_s",
@@ -238,6 +238,17 @@ fn the_first_figure_that_json_cannot_hold_is_named() {
         (
             |run| run.bands.extend([("a".to_owned(), [0.0, f64::NAN])]),
             "bands.a",
+        ),
+        (
+            |run| {
+                run.exchange_choice = Some(ExchangeChoice {
+                    costs: String::new(),
+                    predicted_us: BTreeMap::from([("star".to_owned(), f64::INFINITY)]),
+                    passed_over: BTreeMap::new(),
+                    verdict: String::new(),
+                });
+            },
+            "exchange_choice.predicted_us.star",
         ),
     ];
     for (edit, path) in edits {

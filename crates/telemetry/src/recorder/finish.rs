@@ -15,7 +15,8 @@ impl RunRecorder {
     ///
     /// `clock` says where this run's times come from; counts of bytes, messages and choices are
     /// measured under every clock. The recorder's endpoints and number of steps replace those of
-    /// `identity` and `load`. Losses and bands are the caller's to add.
+    /// `identity` and `load`. Losses, bands and the choice of
+    /// the exchange are the caller's to add.
     pub fn finish(
         &self,
         mut identity: Identity,
@@ -28,6 +29,7 @@ impl RunRecorder {
         let exchange = identity.exchange;
         let mut run = Run {
             identity,
+            exchange_choice: None,
             load,
             latency_us: self.latency(),
             communication: self.communication(exchange),
