@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::dispatch::{events, overflow};
 use crate::drive::{DriveError, hex, identity};
-use crate::workload::{ScoredWorkload, Workload};
+use crate::workload::{ScoredWorkload, Workload, WorkloadShape};
 
 /// Where the tokens of a simulated step come from.
 #[derive(Debug, Clone)]
@@ -137,6 +137,14 @@ struct Batch {
 // === impl SimLoad ===
 
 impl SimLoad {
+    /// Dimensions of a step.
+    pub fn shape(&self) -> WorkloadShape {
+        match self {
+            Self::Rows(workload) => workload.shape(),
+            Self::Scores(workload) => workload.shape(),
+        }
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Rows(workload) => workload.name().to_owned(),

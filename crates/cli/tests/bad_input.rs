@@ -150,7 +150,15 @@ fn shapes_and_policies_that_contradict_themselves() {
         (&["--top-k", "9"][..], &["top_k is 9", "1 to 8"][..]),
         (&["--workers", "0"], &["'0'", "--workers", "at least 1"]),
         (&["--experts", "0"], &["experts is 0"]),
-        (&["--exchange", "auto"], &["auto", "star"]),
+        (&["--exchange", "ring"], &["ring", "star", "auto"]),
+        (
+            &["--profile", "p.json"],
+            &["--profile is p.json", "--exchange auto"],
+        ),
+        (
+            &["--exchange", "auto", "--profile", "nowhere.json"],
+            &["nowhere.json"],
+        ),
         (
             &["--exchange", "hierarchical"],
             &["hierarchical", "needs --group-size"],

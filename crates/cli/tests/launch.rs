@@ -160,8 +160,8 @@ fn a_configuration_that_cannot_be_used_is_told_by_key() {
             &["`experts` holds \"many\"", "a whole number"],
         ),
         (
-            "exchange = \"auto\"\n",
-            &["`exchange` holds \"auto\"", "star"],
+            "exchange = \"ring\"\n",
+            &["`exchange` holds \"ring\"", "star"],
         ),
         ("stay = 3\n", &["`stay` holds 3", "true or false"]),
         ("workers = 0\n", &["`workers` holds 0", "at least 1"]),

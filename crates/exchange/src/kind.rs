@@ -56,11 +56,6 @@ impl FromStr for ExchangeKind {
             "star" => Ok(Self::Star),
             "all-to-all" => Ok(Self::AllToAll),
             "hierarchical" => Ok(Self::Hierarchical),
-            "auto" => Err(
-                "`auto` is not there yet; name `star`, `all-to-all` or `hierarchical`, \
-                           which `simulate --sweep exchange=star,all-to-all` compares"
-                    .into(),
-            ),
             other => Err(format!(
                 "`{other}` is no exchange; expected `star`, `all-to-all` or `hierarchical`"
             )),

@@ -15,7 +15,9 @@ use expertmesh_transport::LinkOptions;
 
 use crate::args::capacity::CapacityArgs;
 use crate::args::model::Model;
-use crate::args::values::{Combine, PlacementChoice, Wait, at_least_one, parsed, push};
+use crate::args::values::{
+    Combine, ExchangeFlag, PlacementChoice, Wait, at_least_one, parsed, push,
+};
 use crate::error::Failure;
 
 /// The flags that say how a step runs; `None` for absent ones.
@@ -26,11 +28,13 @@ pub(crate) struct StepArgs {
     /// table such as `experts = [[0], [1], [0, 1]]` [default: contiguous]
     #[arg(long, value_name = "RULE", value_parser = parsed::<PlacementChoice>)]
     pub(crate) placement: Option<PlacementChoice>,
-    /// How rows travel: star, all-to-all or hierarchical (needs --group-size) [default: all-to-all]
-    #[arg(long, value_name = "KIND", value_parser = parsed::<ExchangeKind>)]
-    pub(crate) exchange: Option<ExchangeKind>,
+    /// How rows travel: star, all-to-all or hierarchical (needs --group-size); or auto: in launch,
+    /// run, bench dispatch and simulate the one whose predicted mean step is the least
+    /// [default: all-to-all]
+    #[arg(long, value_name = "KIND", value_parser = parsed::<ExchangeFlag>)]
+    pub(crate) exchange: Option<ExchangeFlag>,
     /// Workers of a group, in the order of their names: in the hierarchical exchange a row goes to
-    /// each group once, and is passed on inside it
+    /// each group once, and is passed on inside it; with auto it may be that one
     #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
     pub(crate) group_size: Option<NonZeroUsize>,
     /// Where results are added up: exact [default: exact]
@@ -88,7 +92,7 @@ impl StepArgs {
         let capacity = self.capacity.resolve()?;
         Ok(StepOptions {
             placement: self.place(experts, workers, seed)?,
-            exchange: self.exchange.unwrap_or_default(),
+            exchange: self.kind()?,
             groups: self.groups(workers)?,
             capacity,
             bias_update: self.capacity.bias_rate.map(|rate| BiasUpdate { rate }),
@@ -100,9 +104,27 @@ impl StepArgs {
         })
     }
 
+    /// Whether a cost model is asked for the exchange.
+    pub(crate) fn is_auto(&self) -> bool {
+        self.exchange == Some(ExchangeFlag::Auto)
+    }
+
+    /// The exchange, which has a name by now.
+    fn kind(&self) -> Result<ExchangeKind, Failure> {
+        match self.exchange {
+            None => Ok(ExchangeKind::default()),
+            Some(ExchangeFlag::Kind(kind)) => Ok(kind),
+            Some(ExchangeFlag::Auto) => Err(Failure::input(
+                "--exchange is auto, expected star, all-to-all or hierarchical here: launch, run, \
+                 bench dispatch and simulate know the machines and the batch that it is chosen by; \
+                 `simulate --exchange auto` tells which",
+            )),
+        }
+    }
+
     /// The group of each worker, where the exchange has groups.
     fn groups(&self, workers: usize) -> Result<Vec<u32>, Failure> {
-        let exchange = self.exchange.unwrap_or_default();
+        let exchange = self.kind()?;
         match (exchange, self.group_size) {
             (ExchangeKind::Hierarchical, Some(size)) => Ok(Groups::contiguous(workers, size.get())),
             (ExchangeKind::Hierarchical, None) => Err(Failure::input(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use expertmesh_exchange::ExchangeKind;
 use expertmesh_placement::Strategy;
 use expertmesh_routing::RouterPreset;
 
@@ -67,6 +68,15 @@ pub(crate) enum PlacementChoice {
 /// A router by name, told apart by its spelling.
 #[derive(Debug, Clone)]
 pub(crate) struct GateChoice(pub(crate) RouterPreset);
+
+/// How rows travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExchangeFlag {
+    /// As named.
+    Kind(ExchangeKind),
+    /// As a cost model says.
+    Auto,
+}
 
 /// Where the results of a token's experts are added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +186,35 @@ impl PartialEq for GateChoice {
 }
 
 impl Eq for GateChoice {}
+
+// === impl ExchangeFlag ===
+
+impl From<ExchangeKind> for ExchangeFlag {
+    fn from(kind: ExchangeKind) -> Self {
+        Self::Kind(kind)
+    }
+}
+
+impl FromStr for ExchangeFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let kind = text.parse().map(Self::Kind);
+        kind.map_err(|error: String| format!("{error}, or `auto`, which chooses one"))
+    }
+}
+
+impl Display for ExchangeFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind(kind) => kind.fmt(f),
+            Self::Auto => f.pad("auto"),
+        }
+    }
+}
 
 // === impl Combine ===
 

@@ -11,6 +11,7 @@ use expertmesh_bench::drive::{DriveOptions, Driven, drive};
 use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
+use crate::args::auto::AutoArgs;
 use crate::args::force::{ForceArgs, ForceFlag};
 use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
@@ -25,6 +26,7 @@ use crate::cluster::{LocalCluster, ProcessGroup, WorkerOptions, start_cluster, w
 use crate::commands::launch::load::Load;
 pub(crate) use crate::commands::launch::load::load;
 use crate::commands::launch::tell::Results;
+use crate::commands::simulate::{Asked, for_cluster};
 use crate::error::Failure;
 use crate::logging::LogFormat;
 use crate::output::print;
@@ -45,6 +47,7 @@ use crate::traces::TraceFile;
   expertmesh launch --workload zipf:1.2 --self-test --record-trace routes.moetrace
   expertmesh launch --trace routes.moetrace --exchange star
   expertmesh launch --topology 10gbe --workers 4
+  expertmesh launch --exchange auto --profile profile.json --tokens 256
   expertmesh launch --topology h100 --dilation 200 --workers 4
   expertmesh launch --config cluster/local.toml --workers 2 --stay
 
@@ -82,6 +85,8 @@ pub(crate) struct LaunchArgs {
     #[command(flatten)]
     step: StepArgs,
     #[command(flatten)]
+    auto: AutoArgs,
+    #[command(flatten)]
     force: ForceArgs,
     #[command(flatten)]
     load: LoadArgs,
@@ -110,6 +115,8 @@ struct Plan {
     name: String,
     /// Whether there are several layers, whose routes nobody can ask for.
     is_stack: bool,
+    /// The flags of the coordinator process.
+    flags: Vec<OsString>,
     step: StepOptions,
     load: Load,
     results: Results,
@@ -126,7 +133,7 @@ pub(crate) async fn run(args: LaunchArgs, log_format: LogFormat) -> Result<(), F
     let outcome = tokio::select! {
         biased;
         signal = signals.next() => Err(interrupted(signal)),
-        outcome = start_and_drive(&args, &plan, &mut group) => outcome,
+        outcome = start_and_drive(&args.load, &plan, &mut group) => outcome,
     };
     let outcome = match outcome {
         Ok(cluster) if args.stay => stay(&cluster, &plan, &mut group, &mut signals).await,
@@ -150,7 +157,17 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
     args.stack.depth(&model)?;
     args.stack.exit(&model)?;
     let spec = model.source.spec();
-    let step = args.step.resolve(
+    let (step, choice) = for_cluster(&Asked {
+        auto: &args.auto,
+        topology: args.network.topology.as_deref(),
+        processes: &args.processes,
+        model: &args.model,
+        step: &args.step,
+        force: &args.force,
+        loads: vec![args.load.clone()],
+    })?;
+    let flags = coordinator_flags(args, &step);
+    let step = step.resolve(
         spec.routed_experts(),
         workers.count.get(),
         model.dtype,
@@ -169,6 +186,7 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         self_test: args.self_test,
         pictures: args.pictures.check(1)?,
         network: workers.network.clone(),
+        choice,
     };
     if load.steps == 0 && results.want_routing() {
         return Err(Failure::input(
@@ -186,6 +204,7 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         name,
         is_stack,
         model,
+        flags,
         step,
     })
 }
@@ -219,13 +238,13 @@ fn check_routes(args: &LaunchArgs, layers: usize) -> Result<(), Failure> {
 
 /// Brings the cluster up, drives it and prints the report. The cluster is up when it returns.
 async fn start_and_drive(
-    args: &LaunchArgs,
+    args: &LoadArgs,
     plan: &Plan,
     group: &mut ProcessGroup,
 ) -> Result<LocalCluster, Failure> {
-    let cluster = start_cluster(group, &plan.workers, coordinator_flags(args)).await?;
+    let cluster = start_cluster(group, &plan.workers, plan.flags.clone()).await?;
     if plan.load.steps > 0 {
-        let work = drive_cluster(&args.load, plan, &cluster);
+        let work = drive_cluster(args, plan, &cluster);
         let (driven, described) = while_all_live(work, group, plan.step.on_loss).await?;
         plan.results.tell(driven, &plan.load.workload, &described)?;
     }
@@ -282,11 +301,11 @@ async fn stay(
     }
 }
 
-/// The flags of the coordinator process.
-fn coordinator_flags(args: &LaunchArgs) -> Vec<OsString> {
+/// The flags of the coordinator process, whose exchange has a name.
+fn coordinator_flags(args: &LaunchArgs, step: &StepArgs) -> Vec<OsString> {
     let mut flags = args.model.to_argv();
     flags.extend(args.stack.to_argv());
-    flags.extend(args.step.to_argv());
+    flags.extend(step.to_argv());
     let force = match args.load.trace {
         Some(_) => ForceArgs {
             force_routes: Some(ForceFlag::Replay),

@@ -54,7 +54,7 @@ pub(crate) fn flags(point: &Point, seed: u64) -> Result<(ModelArgs, StepArgs), F
     };
     let exchange: ExchangeKind = point.exchange.parse().map_err(Failure::input)?;
     let step = StepArgs {
-        exchange: Some(exchange),
+        exchange: Some(exchange.into()),
         ..StepArgs::default()
     };
     Ok((model, step))

@@ -13,10 +13,13 @@ use expertmesh_bench::drive::{
     DriveError, LaneLog, Meter, RouteLog, forward_request, identity, with_deadline,
 };
 use expertmesh_bench::workload::Batch;
-use expertmesh_telemetry::Shape;
+use expertmesh_telemetry::{ExchangeChoice, Shape};
 use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
+use crate::args::auto::AutoArgs;
+use crate::args::force::ForceArgs;
+use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
 use crate::args::network::NetworkArgs;
 use crate::args::own_rule::check_own_rule;
@@ -27,6 +30,7 @@ use crate::args::step::{StepArgs, StepOptions};
 use crate::cluster::{Network, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
 use crate::commands::run::agree::agree;
 use crate::commands::run::results::Results;
+use crate::commands::simulate::{Asked, Choice, for_cluster};
 use crate::error::Failure;
 use crate::logging::LogFormat;
 use crate::output::{check_place, print};
@@ -78,6 +82,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     step: StepArgs,
     #[command(flatten)]
+    auto: AutoArgs,
+    #[command(flatten)]
     pictures: PictureArgs,
 }
 
@@ -92,7 +98,11 @@ enum Place {
 /// A cluster to start.
 struct Own {
     model: Model,
+    /// The flags of the coordinator process.
+    flags: Vec<OsString>,
     step: StepOptions,
+    /// Why the exchange is what it is, if it was chosen.
+    choice: Option<Choice>,
     workers: WorkerOptions,
 }
 
@@ -125,7 +135,7 @@ pub(crate) async fn run(args: RunArgs, log_format: LogFormat) -> Result<(), Fail
     let work = async {
         match &place {
             Place::Up(address) => on_coordinator(&args, &task, address).await,
-            Place::Own(own) => on_own_cluster(&args, &task, own, &mut group).await,
+            Place::Own(own) => on_own_cluster(&task, own, &mut group).await,
         }
     };
     let outcome = tokio::select! {
@@ -147,6 +157,7 @@ fn place(args: &RunArgs, log_format: LogFormat) -> Result<Place, Failure> {
                  run's own; drop them, or --coordinator",
             ));
         }
+        args.auto.check(&args.step)?;
         return Ok(Place::Up(address.clone()));
     }
     if args.model == ModelArgs::default() {
@@ -161,10 +172,26 @@ fn place(args: &RunArgs, log_format: LogFormat) -> Result<Place, Failure> {
     let mut workers = args.processes.options(log_format);
     workers.network = args.network.resolve(workers.count)?;
     let count = workers.count.get();
-    let step = args.step.resolve(experts, count, model.dtype, model.seed)?;
+    let (step, choice) = for_cluster(&Asked {
+        auto: &args.auto,
+        topology: args.network.topology.as_deref(),
+        processes: &args.processes,
+        model: &args.model,
+        step: &args.step,
+        force: &ForceArgs::default(),
+        loads: vec![LoadArgs {
+            input: Some(args.input.clone()),
+            ..LoadArgs::default()
+        }],
+    })?;
+    let mut flags = args.model.to_argv();
+    flags.extend(step.to_argv());
+    let step = step.resolve(experts, count, model.dtype, model.seed)?;
     Ok(Place::Own(Box::new(Own {
         model,
+        flags,
         step,
+        choice,
         workers,
     })))
 }
@@ -214,25 +241,21 @@ async fn on_coordinator(args: &RunArgs, task: &Task, address: &str) -> Result<()
             model,
             shape: None,
             network: None,
+            choice: None,
         },
     )
 }
 
-async fn on_own_cluster(
-    args: &RunArgs,
-    task: &Task,
-    own: &Own,
-    group: &mut ProcessGroup,
-) -> Result<(), Failure> {
+async fn on_own_cluster(task: &Task, own: &Own, group: &mut ProcessGroup) -> Result<(), Failure> {
     let Own {
         model,
+        flags,
         step,
+        choice,
         workers,
     } = own;
     task.hidden.check_hidden(model.source.spec().hidden)?;
-    let mut flags: Vec<OsString> = args.model.to_argv();
-    flags.extend(args.step.to_argv());
-    let local = start_cluster(group, workers, flags).await?;
+    let local = start_cluster(group, workers, flags.clone()).await?;
     let address = &local.coordinator.address;
     let work = async {
         let client = CoordinatorClient::connect(address, &LinkOptions::default()).await?;
@@ -246,6 +269,7 @@ async fn on_own_cluster(
         model: model.describe(),
         shape: Some(model.shape(task.hidden.tokens, step.wire_dtype)),
         network: workers.network.clone(),
+        choice: choice.as_ref().map(Choice::for_report),
     };
     done.tell(task, &cluster, layer)
 }
@@ -256,6 +280,7 @@ struct Layer {
     model: String,
     shape: Option<Shape>,
     network: Option<Arc<Network>>,
+    choice: Option<ExchangeChoice>,
 }
 
 /// A step that was run.
@@ -330,11 +355,13 @@ impl Done {
             model,
             shape,
             network,
+            choice,
         } = layer;
         let input = task.hidden.file.display().to_string();
         let identity = identity(cluster, seed, &model, shape, &input)?;
         let mut run = meter.finish(identity, 0);
         run.losses = results.losses();
+        run.exchange_choice = choice;
         if let Some(network) = &network {
             network.mark(&mut run);
         }

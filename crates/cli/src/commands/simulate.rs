@@ -1,5 +1,7 @@
 //! `expertmesh simulate`: what a layer, or a model, would cost on machines that are not there.
 
+mod auto;
+mod choice;
 mod faults;
 mod machines;
 mod plan;
@@ -10,6 +12,8 @@ mod tell;
 mod tests;
 mod trust;
 
+pub(crate) use auto::{Asked, for_cluster};
+pub(crate) use choice::Choice;
 pub(crate) use machines::Machines;
 
 use std::path::PathBuf;
@@ -33,7 +37,7 @@ use crate::progress::Progress;
 use crate::report::{ReportFile, environment};
 
 /// Flags of `simulate`.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(args_override_self = true)]
 #[command(after_help = "Examples:
   expertmesh simulate --topology 10gbe --workers 8
@@ -42,6 +46,7 @@ use crate::report::{ReportFile, environment};
   expertmesh simulate --topology 25gbe --workers 16 --experts 64 --top-k 8 --workload zipf:1.1 \\
     --sweep exchange=star,all-to-all --sweep capacity-factor=1,1.25,2
   expertmesh simulate --profile profile.json --workers 5 --tokens 100 --html simulation.html
+  expertmesh simulate --profile profile.json --workers 5 --tokens 100 --exchange auto
   expertmesh simulate --topology wan --workers 4 --fault dies:2:5ms --on-loss drop
 
 Gate, capacity, placement, plan and step machines are those of a real run: from the same seed and
@@ -62,7 +67,7 @@ pub(crate) struct SimulateArgs {
     profile: Option<PathBuf>,
     /// Where a gate's scores come from: rows (hidden states times gate, as in a real run), drawn
     /// (from the workload, without hidden states) [default: rows for batches of up to 4 Mi values
-    /// of a layer that is no preset, else drawn]
+    /// of a layer that is no preset, and gates that look at more than logits; else drawn]
     #[arg(long, value_name = "HOW", value_parser = parsed::<plan::Scores>)]
     scores: Option<plan::Scores>,
     /// What a batch of a preset model is: decode (one token of each sequence) or prefill
@@ -126,16 +131,17 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), Failure> {
     let pictures = args.pictures.check(1)?;
     args.event_log.as_deref().map_or(Ok(()), check_place)?;
     let mut planned = plan::plan(args, pictures.steps)?;
+    planned.choice.iter().for_each(Choice::tell);
     let (simulated, elapsed) = simulate(&mut planned)?;
     let mut page = tell::page(&planned, &simulated, elapsed);
     if args.what_if || planned.is_quick() {
-        page.push_str(&tell::what_if(args, &planned, &simulated)?);
+        page.push_str(&tell::what_if(&planned, &simulated)?);
     }
     if let (Some(file), Some(log)) = (&args.event_log, &simulated.log) {
         std::fs::write(file, log)
             .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))?;
     }
-    let written = of_simulation(vec![planned.with_bands(simulated.run)]);
+    let written = of_simulation(vec![planned.told(simulated.run)]);
     print(&(expertmesh_report::terminal(&written) + &page))?;
     pictures.write(&written, &[simulated.trace])?;
     report.map_or(Ok(()), |file| file.write(&written))

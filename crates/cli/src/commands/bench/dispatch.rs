@@ -18,6 +18,9 @@ use expertmesh_telemetry::{Load, Report, Run, RunRecorder, Source, Trace};
 use expertmesh_transport::LinkOptions;
 use ndarray::ArcArray2;
 
+use crate::args::auto::AutoArgs;
+use crate::args::force::ForceArgs;
+use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
 use crate::args::network::NetworkArgs;
 use crate::args::own_rule::check_own_rule;
@@ -28,6 +31,7 @@ use crate::args::step::{StepArgs, StepOptions};
 use crate::args::values::{at_least_one, parsed};
 use crate::cluster::{ProcessGroup, WorkerOptions, start_workers};
 use crate::commands::bench::table::{Point, render};
+use crate::commands::simulate::{Asked, Choice, for_cluster};
 use crate::error::Failure;
 use crate::logging::LogFormat;
 use crate::output::print;
@@ -94,6 +98,8 @@ pub(crate) struct DispatchArgs {
     #[command(flatten)]
     step: StepArgs,
     #[command(flatten)]
+    auto: AutoArgs,
+    #[command(flatten)]
     pictures: PictureArgs,
 }
 
@@ -109,6 +115,8 @@ struct Plan {
     record: bool,
     /// Rounds of each restart that come with their lanes.
     lane_rounds: u64,
+    /// Why the exchange is what it is, if it was chosen.
+    choice: Option<Choice>,
 }
 
 /// What the restarts gave for one number of tokens.
@@ -240,7 +248,16 @@ fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
     let model = args.model.resolve()?;
     let spec = model.source.spec();
     check_own_rule(spec, &args.step, &StackArgs::default())?;
-    let step = args.step.resolve(
+    let (step, choice) = for_cluster(&Asked {
+        auto: &args.auto,
+        topology: args.network.topology.as_deref(),
+        processes: &args.processes,
+        model: &args.model,
+        step: &args.step,
+        force: &ForceArgs::default(),
+        loads: loads(args),
+    })?;
+    let step = step.resolve(
         spec.routed_experts(),
         workers.count.get(),
         model.dtype,
@@ -274,7 +291,18 @@ fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         restarts: args.restarts.get(),
         record: args.record_trace.is_some(),
         lane_rounds: 0,
+        choice,
     })
+}
+
+/// What is driven, by number of tokens.
+fn loads(args: &DispatchArgs) -> Vec<LoadArgs> {
+    let one = |tokens: &NonZeroUsize| LoadArgs {
+        tokens: Some(*tokens),
+        workload: args.workload,
+        ..LoadArgs::default()
+    };
+    args.tokens.iter().map(one).collect()
 }
 
 async fn measure_all(
@@ -386,7 +414,9 @@ async fn measure_one(
             merged
         }
     };
-    measured.run = Some(merged.finish(identity, load, Source::Measured, None));
+    let mut run = merged.finish(identity, load, Source::Measured, None);
+    run.exchange_choice = plan.choice.as_ref().map(Choice::for_report);
+    measured.run = Some(run);
     measured.recorder = Some(merged);
     Ok(())
 }

@@ -106,7 +106,7 @@ async fn drive_cluster(
     .resolve()?;
     let spec = model.source.spec();
     let step = StepArgs {
-        exchange: Some(exchange),
+        exchange: Some(exchange.into()),
         group_size: (exchange == ExchangeKind::Hierarchical).then_some(GROUP_SIZE),
         ..StepArgs::default()
     }

@@ -9,6 +9,7 @@ use expertmesh_report::terminal;
 use expertmesh_wire::v1;
 
 use crate::cluster::Network;
+use crate::commands::simulate::Choice;
 use crate::error::Failure;
 use crate::output::print;
 use crate::pictures::Pictures;
@@ -29,6 +30,8 @@ pub(super) struct Results {
     pub(super) pictures: Pictures,
     /// What lay between the processes.
     pub(super) network: Option<Arc<Network>>,
+    /// Why the exchange is what it is, if it was chosen.
+    pub(super) choice: Option<Choice>,
 }
 
 // === impl Results ===
@@ -56,6 +59,7 @@ impl Results {
             trace,
             lanes,
         } = driven;
+        run.exchange_choice = self.choice.as_ref().map(Choice::for_report);
         if let Some(network) = &self.network {
             network.mark(&mut run);
         }

@@ -8,6 +8,7 @@ use expertmesh_simulator::Costs;
 use expertmesh_topology::{Fabric, Topology};
 
 use crate::args::process::threads_each;
+use crate::commands::cores;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::simulate::trust::Trust;
 use crate::error::Failure;
@@ -55,6 +56,17 @@ impl Machines {
             costs: profile.costs.clone(),
             cores: Some(profile.environment.cores),
             trust: Some(Trust::of(profile)),
+        }
+    }
+
+    /// This machine, of which only its cores are known: preset costs of a loopback, whatever links of
+    /// `topology` are emulated on it.
+    pub(super) fn here(topology: Topology) -> Self {
+        Self {
+            topology,
+            costs: Costs::loopback(),
+            cores: Some(u32::try_from(cores().get()).unwrap_or(u32::MAX)),
+            trust: None,
         }
     }
 

@@ -15,6 +15,8 @@ use expertmesh_topology::Fabric;
 use crate::args::process::WORKERS;
 use crate::commands::launch::load;
 use crate::commands::simulate::SimulateArgs;
+use crate::commands::simulate::auto::settle;
+use crate::commands::simulate::choice::Choice;
 use crate::commands::simulate::machines::Machines;
 use crate::commands::simulate::subject::{Subject, subject};
 use crate::error::Failure;
@@ -46,6 +48,10 @@ pub(crate) enum StageFlag {
 
 /// A simulation and what is said about it.
 pub(super) struct Planned {
+    /// The flags, with an exchange that has a name.
+    pub(super) args: SimulateArgs,
+    /// Why it is that exchange, if it was chosen.
+    pub(super) choice: Option<Choice>,
     pub(super) simulation: Simulation,
     pub(super) steps: u64,
     pub(super) seed: u64,
@@ -63,7 +69,12 @@ pub(super) struct Planned {
 /// # Errors
 /// [`Failure::Input`] for flags and files that do not fit.
 pub(super) fn plan(args: &SimulateArgs, lane_steps: u64) -> Result<Planned, Failure> {
-    plan_on(args, lane_steps, Machines::read(args)?)
+    let machines = Machines::read(args)?;
+    let (args, choice) = settle(args, &machines)?;
+    Ok(Planned {
+        choice,
+        ..plan_on(&args, lane_steps, machines)?
+    })
 }
 
 /// The same on machines that are there already.
@@ -79,7 +90,8 @@ pub(super) fn plan_on(
     let spec = subject.model.source.spec();
     let mut step = args.step.clone();
     // Who stands together is known: the workers of a host.
-    let by_host = step.exchange == Some(ExchangeKind::Hierarchical) && step.group_size.is_none();
+    let grouped = Some(ExchangeKind::Hierarchical.into());
+    let by_host = step.exchange == grouped && step.group_size.is_none();
     if by_host {
         step.group_size = Some(std::num::NonZeroUsize::MIN);
     }
@@ -101,6 +113,8 @@ pub(super) fn plan_on(
         ));
     }
     let (load, usual) = sim_load(args, &subject, scores, tokens, workers)?;
+    // A file has tokens of its own.
+    let tokens = load.shape().tokens;
     let force = match args.load.trace {
         Some(_) => Some(Kind::Replay),
         None => args.force.kind(),
@@ -144,10 +158,17 @@ pub(super) fn plan_on(
         let (hidden, ffn) = (subject.layer.hidden, subject.layer.expert.ffn);
         let outside = trust.domain.outside(workers, tokens, hidden, ffn);
         let name = &machines.topology.name;
+        let untried = (!trust.domain.exchanges.contains(&step.exchange.to_string()))
+            .then(|| format!("{} was not calibrated", step.exchange));
         let elsewhere = (name != "loopback").then(|| {
             format!("links of {name}, emulated between processes of the profile's machine")
         });
-        trust.outside = trust.locked.map(str::to_owned).or(outside).or(elsewhere);
+        trust.outside = trust
+            .locked
+            .map(str::to_owned)
+            .or(outside)
+            .or(untried)
+            .or(elsewhere);
     }
     let source = match &machines.trust {
         None => machines.costs.source,
@@ -155,6 +176,8 @@ pub(super) fn plan_on(
         Some(_) => Source::Calibrated,
     };
     Ok(Planned {
+        args: args.clone(),
+        choice: None,
         simulation: Simulation {
             layers: stack.collect::<Result<_, Failure>>()?,
             load,
@@ -196,7 +219,10 @@ fn tokens(args: &SimulateArgs, subject: &Subject, workers: usize) -> usize {
 }
 
 fn scores(args: &SimulateArgs, subject: &Subject, tokens: usize) -> Scores {
-    let usual = match subject.preset.is_some() || tokens * subject.layer.hidden > MANY_VALUES {
+    let router = &subject.model.source.spec().router;
+    let by_logits = !router.needs().token_ids && !matches!(router.kind, Kind::Soft { .. });
+    let many = by_logits && tokens * subject.layer.hidden > MANY_VALUES;
+    let usual = match subject.preset.is_some() || many {
         true => Scores::Drawn,
         false => Scores::Rows,
     };
@@ -280,8 +306,10 @@ impl Planned {
         choices * u64::from(self.layers) * self.steps <= QUICK
     }
 
-    /// The run with the bands that the profile's own error gives its times.
-    pub(super) fn with_bands(&self, mut run: Run) -> Run {
+    /// The run with why it has its exchange, and the bands that the profile's own error gives its
+    /// times.
+    pub(super) fn told(&self, mut run: Run) -> Run {
+        run.exchange_choice = self.choice.as_ref().map(Choice::for_report);
         let Some(error) = self.machines.trust.as_ref().map(|trust| trust.error) else {
             return run;
         };

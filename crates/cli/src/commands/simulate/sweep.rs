@@ -36,7 +36,9 @@ pub(super) fn run(args: &SimulateArgs) -> Result<(), Failure> {
         ));
     }
     let axes = args.sweep.iter().map(|text| axis(text));
-    let combinations = combinations(&axes.collect::<Result<Vec<_>, _>>()?)?;
+    let axes = axes.collect::<Result<Vec<_>, _>>()?;
+    check_exchange(args, &axes)?;
+    let combinations = combinations(&axes)?;
     let report = args.report.as_deref().map(ReportFile::at).transpose()?;
     let pictures = args.pictures.check(combinations.len())?;
     let mut outcomes = Vec::with_capacity(combinations.len());
@@ -50,7 +52,11 @@ pub(super) fn run(args: &SimulateArgs) -> Result<(), Failure> {
         let one = with(args, settings).map_err(about)?;
         let mut planned = plan::plan(&one, pictures.steps).map_err(about)?;
         let (simulated, _) = simulate(&mut planned).map_err(about)?;
-        let mut run = planned.with_bands(simulated.run);
+        let name = match &planned.choice {
+            Some(choice) => format!("{name} ({})", choice.exchange()),
+            None => name,
+        };
+        let mut run = planned.told(simulated.run);
         run.identity.model = format!("{}: {name}", run.identity.model);
         outcomes.push(Outcome {
             name,
@@ -91,6 +97,26 @@ fn axis(text: &str) -> Result<(String, Vec<String>), Failure> {
         )));
     }
     Ok((flag, values))
+}
+
+/// Who chooses an exchange does not compare them, and the other way round.
+fn check_exchange(args: &SimulateArgs, axes: &[(String, Vec<String>)]) -> Result<(), Failure> {
+    let Some((_, values)) = axes.iter().find(|(flag, _)| flag == "exchange") else {
+        return Ok(());
+    };
+    if args.step.is_auto() {
+        return Err(Failure::input(
+            "--exchange is auto, which chooses one, and --sweep exchange compares them; drop one of \
+             them",
+        ));
+    }
+    match values.iter().any(|value| value == "auto") {
+        true => Err(Failure::input(
+            "--sweep exchange holds auto, expected names of exchanges; --exchange auto chooses one, \
+             also in a sweep of other flags",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Every combination of the axes' values, the last axis fastest.

@@ -106,11 +106,8 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
 ///
 /// # Errors
 /// Those of a simulation.
-pub(super) fn what_if(
-    args: &SimulateArgs,
-    planned: &Planned,
-    simulated: &Simulated,
-) -> Result<String, Failure> {
+pub(super) fn what_if(planned: &Planned, simulated: &Simulated) -> Result<String, Failure> {
+    let args = &planned.args;
     let mut page = String::from("\nWhat would change it (mean step, one change at a time)\n");
     let few = planned.steps.min(FEW_STEPS);
     let base = again(args, planned.machines.clone(), few)?;
@@ -151,7 +148,8 @@ pub(super) fn what_if(
     for kind in [ExchangeKind::Star, ExchangeKind::AllToAll] {
         if kind.to_string() != *now && !args.resident && !planned.resident {
             let mut other = args.clone();
-            other.step.exchange = Some(kind);
+            other.step.exchange = Some(kind.into());
+            other.step.group_size = None;
             add(&format!("exchange {kind}"), &other, machines.clone());
         }
     }
