@@ -1,7 +1,8 @@
 //! Results → outputs in token order, and the shared expert beside them.
 
 use expertmesh_exchange::{Beside, ExchangeKind, KeptChoices, LossCause, OwnChoice};
-use expertmesh_experts::{HomeRows, INLINE_NS, for_each_row_block};
+use expertmesh_experts::pieces::{ADDS_PER_NS, INLINE_NS, MOST_PIECES};
+use expertmesh_experts::{HomeRows, for_each_row_block};
 use expertmesh_kernels::{Format, decode_row, encode_row, round_bf16};
 use expertmesh_routing::SlotMix;
 use expertmesh_telemetry::spans;
@@ -16,12 +17,6 @@ use crate::error::CoordinatorError;
 
 /// Rows that the coordinator computed as a home, and how long they took, nanoseconds.
 type OwnRows = (HomeRows, u64);
-
-/// Multiply-adds of a combine per nanosecond, for the choice between inline and pool only.
-const ADDS_PER_NS: u64 = 6;
-
-/// A combine of more pieces than this runs on the pool.
-const MOST_PIECES: usize = 8;
 
 // === impl Coordinator ===
 

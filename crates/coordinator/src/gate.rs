@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use expertmesh_experts::{ComputePool, INLINE_NS};
+use expertmesh_experts::ComputePool;
+use expertmesh_experts::pieces::{GATE_FLOPS_PER_NS, GATE_TOKENS, INLINE_NS};
 use expertmesh_routing::{
     Choices, Domains, Gate, GateContext, Kind, ReplayStep, Route, RoutingError, SlotMix,
 };
@@ -12,12 +13,6 @@ use tokio::sync::oneshot;
 
 use crate::error::CoordinatorError;
 use crate::input::StepInput;
-
-/// Rough speed of one core on a product of this shape, flops per nanosecond.
-const FLOPS_PER_NS: u64 = 20;
-
-/// Tokens that one task routes.
-const BLOCK_TOKENS: usize = 64;
 
 /// A batch on its way through the gate.
 #[derive(Clone)]
@@ -51,7 +46,7 @@ impl GateJob {
     pub(crate) async fn run(self, compute: &ComputePool) -> Result<Routed, CoordinatorError> {
         let columns = self.gate.config().columns();
         let flops = 2 * (self.x.nrows() * self.gate.hidden() * columns) as u64;
-        let cost_ns = flops / FLOPS_PER_NS;
+        let cost_ns = flops / GATE_FLOPS_PER_NS;
         if cost_ns <= INLINE_NS && self.gate.config().kind.is_row_wise() {
             let rows = self.x.as_slice().unwrap_or_default();
             let context = self.context();
@@ -99,11 +94,11 @@ impl GateJob {
         let context = self.context();
         let mut logits = vec![0.0; tokens * columns];
         let blocks = rows
-            .par_chunks(BLOCK_TOKENS * hidden)
-            .zip(logits.par_chunks_mut(BLOCK_TOKENS * columns))
+            .par_chunks(GATE_TOKENS * hidden)
+            .zip(logits.par_chunks_mut(GATE_TOKENS * columns))
             .enumerate()
             .map(|(block, (rows, logits))| {
-                let first = block * BLOCK_TOKENS;
+                let first = block * GATE_TOKENS;
                 let part = context.rows(first..first + rows.len() / hidden, config);
                 self.gate.score_rows(rows, &part, logits)?;
                 if kind.is_row_wise() {
@@ -148,10 +143,10 @@ impl GateJob {
             return Ok(self.gate.join(logits, choices, context.padding)?);
         }
         let blocks = logits
-            .chunks(BLOCK_TOKENS * columns)
+            .chunks(GATE_TOKENS * columns)
             .enumerate()
             .map(|(block, logits)| {
-                let first = block * BLOCK_TOKENS;
+                let first = block * GATE_TOKENS;
                 let part = context.rows(first..first + logits.len() / columns, config);
                 self.gate.choose(logits, &part)
             })

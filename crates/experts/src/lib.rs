@@ -13,7 +13,8 @@
 //!    [`IdentityExpert`], [`ConstantExpert`], [`LatentExpert`]: the networks.
 //! 4. [`SharedExpert`]: the one that every token passes, with its own gate.
 //! 5. [`HomeExperts`]: the shared expert and the free ones, which a token's home computes itself.
-//! 6. [`ComputePool`]: which thread computes, decided by the estimated cost.
+//! 6. [`ComputePool`]: which thread computes, decided by the estimated cost; [`pieces`]: how work is
+//!    cut.
 //! 7. [`synthetic_expert`], [`synthetic_gate`] and [`synthetic_head`]: seeded weights for runs without a checkpoint.
 //!
 //! # Rounding
@@ -39,6 +40,7 @@ mod identity;
 mod latent;
 mod mixed;
 mod mlp;
+pub mod pieces;
 mod pool;
 mod shared;
 mod spec;
@@ -56,7 +58,7 @@ pub use identity::IdentityExpert;
 pub use latent::LatentExpert;
 pub use mixed::MixedExpert;
 pub use mlp::MlpExpert;
-pub use pool::{ComputePool, INLINE_NS, for_each_row_block};
+pub use pool::{ComputePool, for_each_row_block};
 pub use shared::SharedExpert;
 pub use spec::{Activation, ExpertKind, ExpertSpec};
 pub use swiglu::{SwigluBiases, SwigluExpert};

@@ -5,13 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::error::ExpertError;
-
-/// Work estimated below this may run on the thread that does I/O, nanoseconds.
-///
-/// Handing work to another core and being woken by its result costs about as much: on two-core
-/// virtual machines a 64-byte ping-pong takes 13 µs with both ends on one core and 52 µs across
-/// cores.
-pub const INLINE_NS: u64 = 50_000;
+use crate::pieces::{COMBINE_ROWS, INLINE_NS};
 
 /// A fixed number of compute threads, shared by everything that computes in a process.
 #[derive(Debug, Clone)]
@@ -71,15 +65,14 @@ pub fn for_each_row_block(
     width: usize,
     work: impl Fn(usize, &mut [f32]) + Send + Sync,
 ) {
-    const ROWS: usize = 64;
-    let block = ROWS * width.max(1);
+    let block = COMBINE_ROWS * width.max(1);
     if rayon::current_thread_index().is_some() && out.len() > block {
         out.par_chunks_mut(block)
             .enumerate()
-            .for_each(|(at, rows)| work(at * ROWS, rows));
+            .for_each(|(at, rows)| work(at * COMBINE_ROWS, rows));
     } else {
         out.chunks_mut(block)
             .enumerate()
-            .for_each(|(at, rows)| work(at * ROWS, rows));
+            .for_each(|(at, rows)| work(at * COMBINE_ROWS, rows));
     }
 }

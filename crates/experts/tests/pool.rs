@@ -3,7 +3,8 @@
 use std::sync::mpsc;
 use std::thread;
 
-use expertmesh_experts::{ComputePool, INLINE_NS, for_each_row_block};
+use expertmesh_experts::pieces::INLINE_NS;
+use expertmesh_experts::{ComputePool, for_each_row_block};
 
 #[test]
 fn short_jobs_run_here_and_long_ones_on_the_pool() {

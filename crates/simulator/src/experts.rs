@@ -1,14 +1,14 @@
 //! What a network takes for a number of rows.
 
+use expertmesh_experts::pieces::EXPERT_ROWS;
 use expertmesh_kernels::math;
 use expertmesh_topology::Device;
 
 use crate::costs::{ExpertCosts, ExpertTable, float, whole};
 use crate::layer::{Layer, NetworkShape};
 
-/// Rows of one expert that a thread computes together; a hot expert's rows are so many tasks. As
-/// the worker has it.
-const BLOCK_ROWS: u32 = 128;
+/// Rows of one expert that a thread computes together; a hot expert's rows are so many tasks.
+const BLOCK_ROWS: u32 = EXPERT_ROWS as u32;
 
 /// The time of one network on one kind of device.
 #[derive(Debug, Clone)]

@@ -5,15 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use expertmesh_exchange::RowsJob;
+use expertmesh_experts::pieces::EXPERT_ROWS;
 use expertmesh_experts::{Expert, ExpertError, Scratch};
 use expertmesh_kernels::{Format, decode_row, encode_row};
 use expertmesh_transport::monotonic_ns;
 use expertmesh_wire::{BufferPool, FrameWriter};
 use rayon::prelude::*;
-
-/// Rows of one expert that are computed together: enough to use a core's registers well, few
-/// enough that a hot expert's rows spread over the threads.
-const BLOCK_ROWS: usize = 128;
 
 /// One row's way through its expert.
 struct RowTask<'a> {
@@ -140,7 +137,7 @@ fn blocks<'a>(
             continue;
         };
         match blocks.last_mut() {
-            Some(block) if last == Some(id) && block.rows.len() < BLOCK_ROWS => {
+            Some(block) if last == Some(id) && block.rows.len() < EXPERT_ROWS => {
                 block.rows.push(task);
             }
             _ => blocks.push(Block {

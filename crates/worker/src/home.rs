@@ -8,7 +8,8 @@ use expertmesh_exchange::{
     Beside, COORDINATOR, HomeRun, HomeSetup, LossCause, Outgoing, RowSource, ShardFrame, ShardPlan,
     StepError, error_frame, home_deadline_ns, write_combined,
 };
-use expertmesh_experts::{HomeRows, INLINE_NS, decode_rows, for_each_row_block};
+use expertmesh_experts::pieces::{ADDS_PER_NS, INLINE_NS};
+use expertmesh_experts::{HomeRows, decode_rows, for_each_row_block};
 use expertmesh_telemetry::spans;
 use expertmesh_transport::{Outbox, monotonic_ns};
 use expertmesh_wire::{
@@ -18,9 +19,6 @@ use tracing::{debug, debug_span};
 
 use crate::compute::guarded;
 use crate::session::{Session, ToSelf, field};
-
-/// Multiply-adds of a combine per nanosecond, for the choice between inline and pool only.
-const ADDS_PER_NS: u64 = 6;
 
 /// A shard under way.
 #[derive(Debug)]

@@ -288,7 +288,7 @@ impl Session {
             let cost = batch.iter().map(|one| one.cost_ns).sum();
             let session = Arc::clone(self);
             // A stretched batch sleeps, which the IO thread must not.
-            if cost <= expertmesh_experts::INLINE_NS && self.stretch <= 1.0 {
+            if cost <= expertmesh_experts::pieces::INLINE_NS && self.stretch <= 1.0 {
                 session.run(batch);
             } else {
                 self.compute.run(cost, move || {

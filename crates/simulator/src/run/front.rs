@@ -4,7 +4,9 @@ use expertmesh_exchange::{
     COORDINATOR, Conductor, ConductorAction, ExchangeKind, KeptChoices, LossCause, Missing,
     PlanRules, StepError, StepMoments, StepPlan, TrafficLedger,
 };
-use expertmesh_experts::INLINE_NS;
+use expertmesh_experts::pieces::{
+    ADDS_PER_NS, COMBINE_ROWS, GATE_FLOPS_PER_NS, GATE_TOKENS, INLINE_NS, MOST_PIECES,
+};
 use expertmesh_routing::Fate;
 use expertmesh_telemetry::{Lane, Phase};
 use expertmesh_wire::RemoteError;
@@ -15,18 +17,6 @@ use crate::log::Entry;
 use crate::run::home::HomeSlot;
 use crate::run::parts::{Kind, Message, Task, Work};
 use crate::run::{World, count};
-
-/// Rough speed of one core on the gate's product, flops per nanosecond, for the choice of where it
-/// runs; as the coordinator has it.
-const GATE_FLOPS_PER_NS: u64 = 20;
-/// Tokens that one task routes.
-const BLOCK_TOKENS: u64 = 64;
-/// Multiply-adds of a combine per nanosecond, for the same choice.
-pub(super) const ADDS_PER_NS: u64 = 6;
-/// A combine of more pieces than this runs on the pool.
-const MOST_PIECES: u64 = 8;
-/// Rows of a block of a combine.
-const BLOCK_ROWS: u64 = 64;
 
 /// The coordinator's side of a step.
 pub(super) struct Front<'a> {
@@ -92,7 +82,7 @@ impl World<'_> {
         let cost = Shared {
             total_ns,
             longest_ns: 0,
-            pieces: tokens.div_ceil(BLOCK_TOKENS),
+            pieces: tokens.div_ceil(GATE_TOKENS as u64),
             more_ns: 0,
         };
         let inline = flops / GATE_FLOPS_PER_NS <= INLINE_NS;
@@ -318,14 +308,14 @@ impl World<'_> {
         let cost = Shared {
             total_ns,
             longest_ns: 0,
-            pieces: tokens.div_ceil(BLOCK_ROWS),
+            pieces: tokens.div_ceil(COMBINE_ROWS as u64),
             more_ns: 0,
         };
         self.compute(
             COORDINATOR,
             Work::Collect(step),
             cost,
-            pieces <= MOST_PIECES,
+            pieces <= MOST_PIECES as u64,
         );
     }
 

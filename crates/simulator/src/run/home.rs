@@ -4,19 +4,15 @@ use expertmesh_exchange::{
     COORDINATOR, ClockMap, Home, HomeAction, HomeMoments, LossCause, StepError, Timeline,
     home_deadline_ns,
 };
-use expertmesh_experts::INLINE_NS;
+use expertmesh_experts::pieces::{ADDS_PER_NS, COMBINE_ROWS, INLINE_NS};
 use expertmesh_telemetry::{Lane, Phase};
 use expertmesh_wire::{RemoteError, encoded_len};
 
 use crate::experts::Shared;
 use crate::log::Entry;
-use crate::run::front::ADDS_PER_NS;
 use crate::run::host::index_of;
 use crate::run::parts::{Kind, Message, Task, Work};
 use crate::run::{World, count};
-
-/// Rows of a block of a combine.
-const BLOCK_ROWS: u64 = 64;
 
 /// A home of a step.
 #[derive(Debug)]
@@ -392,7 +388,7 @@ impl World<'_> {
         let cost = Shared {
             total_ns: self.sim.costs().combine.ns(choices, read + written),
             longest_ns: 0,
-            pieces: tokens.div_ceil(BLOCK_ROWS),
+            pieces: tokens.div_ceil(COMBINE_ROWS as u64),
             more_ns: 0,
         };
         let inline = (choices + 1) * config.layer.hidden as u64 / ADDS_PER_NS <= INLINE_NS;

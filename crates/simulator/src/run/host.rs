@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use expertmesh_exchange::{COORDINATOR, Cohort, ExchangeKind, HostAction, HostRows, estimate_ns};
-use expertmesh_experts::INLINE_NS;
+use expertmesh_experts::pieces::INLINE_NS;
 use expertmesh_telemetry::{Lane, Phase};
 use expertmesh_wire::{Times, encoded_len};
 
