@@ -342,18 +342,14 @@ fn hosts_for(topology: &Topology, workers: usize) -> Result<Vec<Host>, TopologyE
     };
     let mut hosts = topology.hosts.clone();
     let mut slots: usize = hosts.iter().map(|host| host.slots as usize).sum();
-    if let (Some(per_rack), Some(last)) = (topology.grows, topology.hosts.last()) {
-        let stem = last
-            .name
-            .trim_end_matches(|c: char| c.is_ascii_digit())
-            .to_owned();
+    if let (Some(grows), Some(last)) = (&topology.grows, topology.hosts.last()) {
         for number in 1u32.. {
             if slots >= workers || number >= MOST_ENDPOINTS {
                 break;
             }
             hosts.push(Host {
-                name: format!("{stem}{number}"),
-                rack: last.rack + number / per_rack.max(1),
+                name: grows.name(number),
+                rack: last.rack + number / grows.per_rack.max(1),
                 ..last.clone()
             });
             slots += last.slots as usize;

@@ -10,7 +10,7 @@ use toml::Spanned;
 use crate::error::TopologyError;
 use crate::file::cells::{Cell, Reader};
 use crate::file::links::{OverrideText, TierText, overrides, tiers};
-use crate::model::{Device, Host, Origin, Tiers, Topology};
+use crate::model::{Device, Grows, Host, Origin, Tiers, Topology};
 use crate::units;
 
 #[derive(Deserialize)]
@@ -54,8 +54,10 @@ struct DeviceText {
     source: Cell,
 }
 
-/// Hosts that one table may stand for.
+/// Hosts that a file may list.
 const MOST_HOSTS: u32 = 1 << 16;
+/// Network ports of a host.
+const MOST_NICS: u32 = 64;
 
 // === impl Topology ===
 
@@ -77,9 +79,11 @@ impl Topology {
         let mut grows = None;
         for (at, host) in file.host.iter().enumerate() {
             let is_last = at + 1 == file.host.len();
-            if let Some(per_rack) = read_host(&reader, host, is_last, &devices, &tiers, &mut hosts)?
-            {
-                grows = Some(per_rack);
+            grows = read_host(&reader, host, is_last, &devices, &tiers, &mut hosts)?;
+            if hosts.len() > MOST_HOSTS as usize {
+                let held = format!("makes {} hosts", hosts.len());
+                let expected = format!("at most {MOST_HOSTS} in all");
+                return Err(reader.field(host.span().start, "host.count", &held, &expected));
             }
         }
         let Some(last) = file.host.last() else {
@@ -185,7 +189,7 @@ fn devices(
     Ok(devices)
 }
 
-/// Adds the hosts of one table; gives the hosts of a rack if the table stands for any number.
+/// Adds the hosts of one table; says how it grows if it stands for any number.
 fn read_host(
     reader: &Reader<'_>,
     text: &Spanned<HostText>,
@@ -193,7 +197,7 @@ fn read_host(
     devices: &[Device],
     tiers: &Tiers,
     hosts: &mut Vec<Host>,
-) -> Result<Option<u32>, TopologyError> {
+) -> Result<Option<Grows>, TopologyError> {
     let (at, host) = (text.span().start, text.get_ref());
     let any = host
         .count
@@ -260,7 +264,9 @@ fn read_host(
         slots: reader
             .count("host.slots", &host.slots, MOST_HOSTS)?
             .unwrap_or(1),
-        nics: reader.count("host.nics", &host.nics, 1024)?.unwrap_or(1),
+        nics: reader
+            .count("host.nics", &host.nics, MOST_NICS)?
+            .unwrap_or(1),
         bytes_per_ns: reader
             .quantity("host.bandwidth", &host.bandwidth, units::rate, units::RATE)?
             .unwrap_or(tiers.rack.bytes_per_ns),
@@ -276,7 +282,10 @@ fn read_host(
             ..one.clone()
         });
     }
-    Ok(any.map(|_| per_rack.unwrap_or(u32::MAX)))
+    Ok(any.map(|_| Grows {
+        stem: name,
+        per_rack: per_rack.unwrap_or(u32::MAX),
+    }))
 }
 
 /// What fields say together.
@@ -301,7 +310,7 @@ fn check(
         .hosts
         .iter()
         .any(|host| host.rack != topology.hosts[0].rack);
-    let many = topology.grows.is_some_and(|per_rack| per_rack < u32::MAX);
+    let many = (topology.grows.as_ref()).is_some_and(|grows| grows.per_rack < u32::MAX);
     match (racks || many, topology.tiers.spine.is_some()) {
         (true, false) => {
             let expected = "a table, for hosts that sit in several racks";
@@ -314,13 +323,10 @@ fn check(
         _ => {}
     }
     let known = |name: &str| {
-        // A host that is not there yet has the stem of the last one and a number.
-        let grown = topology.grows.is_some()
-            && topology.hosts.last().is_some_and(|last| {
-                let stem = last.name.trim_end_matches(|c: char| c.is_ascii_digit());
-                name.strip_prefix(stem)
-                    .is_some_and(|rest| rest.parse::<u32>().is_ok())
-            });
+        let grown = topology
+            .grows
+            .as_ref()
+            .is_some_and(|grows| grows.makes(name));
         grown || topology.hosts.iter().any(|host| host.name == name)
     };
     let missing = |at: usize, field: &str, name: &str| {

@@ -8,9 +8,9 @@ pub struct Topology {
     /// Hosts in the order in which workers fill them. Where [`Self::grows`] says so, the last one
     /// stands for as many as are needed.
     pub hosts: Vec<Host>,
-    /// Hosts of a rack if the last host repeats as often as workers need it (`count = "any"`); a
-    /// rack without bound is `u32::MAX`. `None`: the hosts are those that are listed.
-    pub grows: Option<u32>,
+    /// How the last host repeats as often as workers need it (`count = "any"`). `None`: the hosts are
+    /// those that are listed.
+    pub grows: Option<Grows>,
     /// Links by how far two endpoints are apart.
     pub tiers: Tiers,
     /// Pairs of hosts whose link differs; of several that fit a pair the last one holds.
@@ -36,6 +36,15 @@ pub struct Origin {
     pub hosts_line: usize,
     /// The text, so that every process of a cluster reads the same.
     pub text: String,
+}
+
+/// A host that stands for as many as are needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grows {
+    /// What its name begins with; a number follows.
+    pub stem: String,
+    /// Hosts of a rack; `u32::MAX` for a rack without bound.
+    pub per_rack: u32,
 }
 
 /// A machine. Its endpoints share its cores and its ports.
@@ -66,7 +75,8 @@ pub struct Device {
     pub flops: f64,
     /// Peak of its memory, in bytes a second.
     pub memory_bytes_per_s: f64,
-    /// Share of both peaks that real work reaches.
+    /// Share of `flops` that real work reaches; what it reaches of the memory's rate is a cost
+    /// (`experts.bandwidth_share`).
     pub efficiency: f64,
     /// Fixed cost of one product, in nanoseconds.
     pub launch_ns: u64,
@@ -146,6 +156,21 @@ pub struct LinkOverride {
     pub per_message_ns: Option<u64>,
     /// Its line in the file, from 1.
     pub line: usize,
+}
+
+// === impl Grows ===
+
+impl Grows {
+    /// Name of its host `number`, from 0.
+    pub(crate) fn name(&self, number: u32) -> String {
+        format!("{}{number}", self.stem)
+    }
+
+    /// Whether a host of this name comes with enough workers.
+    pub(crate) fn makes(&self, name: &str) -> bool {
+        let number = name.strip_prefix(&self.stem).map(str::parse);
+        matches!(number, Some(Ok(number)) if self.name(number) == name)
+    }
 }
 
 // === impl Topology ===

@@ -38,7 +38,7 @@ const FLOPS: &[Unit] = &[
 ];
 
 pub(crate) const TIME: &str = "a time with its unit, such as \"25 us\" (ns, us, ms, s)";
-pub(crate) const RATE: &str = "a rate above 0 with its unit, such as \"10 Gbit/s\" or \"3.35 TB/s\" (bit/s or B/s with k, M, G, T)";
+pub(crate) const RATE: &str = "a rate of at least 1 kbit/s with its unit, such as \"10 Gbit/s\" or \"3.35 TB/s\" (bit/s or B/s with k, M, G, T)";
 pub(crate) const FLOP_RATE: &str =
     "a rate above 0 with its unit, such as \"989 TFLOP/s\" (MFLOP/s, GFLOP/s, TFLOP/s, PFLOP/s)";
 pub(crate) const SHARE: &str =
@@ -46,6 +46,9 @@ pub(crate) const SHARE: &str =
 
 /// Longest time that a file may hold: an hour.
 const LONGEST_NS: f64 = 3.6e12;
+
+/// Lowest rate, 1 kbit/s: slower links carry no message within an hour.
+const LEAST_RATE: f64 = 1.25e-7;
 
 /// Nanoseconds of a text such as `25 us`.
 pub(crate) fn time(text: &str) -> Option<u64> {
@@ -57,7 +60,7 @@ pub(crate) fn time(text: &str) -> Option<u64> {
 
 /// Bytes per nanosecond of a text such as `10 Gbit/s`.
 pub(crate) fn rate(text: &str) -> Option<f64> {
-    positive(quantity(text, RATES)?)
+    positive(quantity(text, RATES)?).filter(|rate| *rate >= LEAST_RATE)
 }
 
 /// Operations a second of a text such as `989 TFLOP/s`.

@@ -1,10 +1,11 @@
 //! `expertmesh topology`: what a topology file says, and where workers would sit.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use expertmesh_topology::{Device, Fabric, Path, Topology, show_rate, show_time};
+use expertmesh_topology::{Device, Fabric, LinkOverride, Path, Topology, show_rate, show_time};
 
 use crate::args::values::at_least_one;
 use crate::error::Failure;
@@ -40,6 +41,8 @@ pub(crate) struct TopologyArgs {
 
 /// Hosts that are listed one by one.
 const MOST_HOSTS: usize = 16;
+/// Endpoints whose paths are compared, unless the file names their host.
+const MOST_ENDS: usize = 512;
 
 /// Prints the topology.
 ///
@@ -113,9 +116,12 @@ fn span(workers: &[u32]) -> Option<String> {
 /// Each kind of path once, by its first pair.
 fn paths(fabric: &Fabric, page: &mut String) {
     let _ = writeln!(page, "\npaths, one way");
-    let endpoints = u32::try_from(fabric.endpoints()).unwrap_or(u32::MAX);
+    let some = &representatives(fabric);
     let mut seen: Vec<Path> = Vec::new();
-    for (from, to) in (0..endpoints).flat_map(|from| (0..endpoints).map(move |to| (from, to))) {
+    let pairs = some
+        .iter()
+        .flat_map(|from| some.iter().map(|to| (*from, *to)));
+    for (from, to) in pairs {
         let path = fabric.path(from, to);
         let same = |other: &Path| {
             let figures = |path: &Path| {
@@ -152,6 +158,30 @@ fn paths(fabric: &Fabric, page: &mut String) {
     }
 }
 
+/// Endpoints whose paths are looked at: two of each host, of hosts of a rack that are alike two, and
+/// all that a link of its own names.
+fn representatives(fabric: &Fabric) -> Vec<u32> {
+    let overrides = &fabric.topology().overrides;
+    let mut some = vec![0];
+    let mut alike: BTreeMap<(u32, u32, u32, u64), u32> = BTreeMap::new();
+    for (host, workers) in fabric.hosts().iter().zip(fabric.workers_by_host()) {
+        let kind = (
+            host.rack,
+            host.nics,
+            host.device,
+            host.bytes_per_ns.to_bits(),
+        );
+        let seen = alike.entry(kind).or_default();
+        *seen += 1;
+        let usual = *seen <= 2 && some.len() < MOST_ENDS;
+        let named = |own: &LinkOverride| [&own.from, &own.to].contains(&&host.name);
+        if usual || overrides.iter().any(named) {
+            some.extend(workers.iter().take(2));
+        }
+    }
+    some
+}
+
 fn extras(path: &Path) -> String {
     let mut text = String::new();
     if path.jitter_ns > 0 {
@@ -182,11 +212,11 @@ fn devices(fabric: &Fabric, page: &mut String) {
         seen.push(device);
         let _ = writeln!(
             page,
-            "  {:<6}  {} GFLOP/s, memory {:.1} GB/s, {} of it reached, {} a product\n          ({})",
+            "  {:<6}  {} GFLOP/s, {} of it reached, memory {:.1} GB/s, {} a product\n          ({})",
             device.name,
             device.flops / 1e9,
-            device.memory_bytes_per_s / 1e9,
             device.efficiency,
+            device.memory_bytes_per_s / 1e9,
             show_time(device.launch_ns),
             device.source,
         );

@@ -30,7 +30,7 @@ fn every_bad_file_is_one_sentence_with_its_line() {
         ),
         (
             &format!("{HOSTS}[tier.rack]\nlatency = \"25 us\"\nbandwidth = \"0 Gbit/s\"\n"),
-            "lab.toml:5: `tier.rack.bandwidth` holds \"0 Gbit/s\", expected a rate above 0",
+            "lab.toml:5: `tier.rack.bandwidth` holds \"0 Gbit/s\", expected a rate of at least 1 kbit/s",
         ),
         (
             &format!("{HOSTS}[tier.rack]\nlatency = \"25 us\"\n"),

@@ -1,4 +1,5 @@
 use super::{RACKS, fabric, topology};
+use crate::Topology;
 use crate::{Fabric, PortId, Tier};
 
 #[test]
@@ -100,5 +101,57 @@ fn dilation_stretches_time_and_keeps_proportions() {
             slow.path(1, to).idle_ns(bytes),
             10 * fast.path(1, to).idle_ns(bytes)
         );
+    }
+}
+
+#[test]
+fn hosts_that_grow_keep_the_name_of_the_file() {
+    let text = r#"
+        [[host]]
+        name = "rack1-h100"
+        count = "any"
+        slots = 8
+        [[override]]
+        from = "rack1-h1002"
+        to = "*"
+        latency = "7 ms"
+        [tier.rack]
+        latency = "25 us"
+        bandwidth = "10 Gbit/s"
+    "#;
+    let topology = Topology::parse(text, "grow.toml").unwrap();
+    let fabric = Fabric::new(&topology, 24).unwrap();
+    let names: Vec<&str> = fabric
+        .hosts()
+        .iter()
+        .map(|host| host.name.as_str())
+        .collect();
+    assert_eq!(names, ["rack1-h1000", "rack1-h1001", "rack1-h1002"]);
+    assert_eq!(fabric.path(1, 24).latency_ns, 7_000_000);
+    // A number is written in one way.
+    let error = Topology::parse(&text.replace("h1002", "h10002"), "grow.toml");
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("names host \"rack1-h10002\""), "{error}");
+}
+
+#[test]
+fn sizes_past_all_reason_are_refused() {
+    let many = "[[host]]\nname = \"a\"\ncount = 40000\n[[host]]\nname = \"b\"\ncount = 40000\n";
+    let nics = "[[host]]\nname = \"a\"\nnics = 1024\n";
+    let slow =
+        "[[host]]\nname = \"a\"\n[tier.host]\nlatency = \"1 us\"\nbandwidth = \"0.00001 bit/s\"\n";
+    for (text, said) in [
+        (
+            many,
+            "`host.count` makes 80000 hosts, expected at most 65536",
+        ),
+        (nics, "host.nics"),
+        (slow, "at least 1 kbit/s"),
+    ] {
+        let rack = "[tier.rack]\nlatency = \"1 us\"\nbandwidth = \"1 Gbit/s\"\n";
+        let error = Topology::parse(&format!("{text}{rack}"), "big.toml")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(said), "{error}");
     }
 }
