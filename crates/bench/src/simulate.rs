@@ -45,7 +45,7 @@ pub struct SimLayer {
     pub rehearsal: Rehearsal,
     /// Does the rest.
     pub simulator: Simulator,
-    /// What is computed between this layer and the next, attention for example, ns.
+    /// What is computed behind this layer, the last one too: attention for example, ns.
     pub between_ns: u64,
 }
 
@@ -107,6 +107,16 @@ pub enum SimulateError {
     Nothing {
         /// Name of the field.
         field: &'static str,
+    },
+    /// A layer on other machines than the first: no sums over layers exist.
+    #[error("layer {layer} has {held}, expected {expected} as the first layer")]
+    Machines {
+        /// Position of the layer.
+        layer: usize,
+        /// Its workers and its topology.
+        held: String,
+        /// Those of the first.
+        expected: String,
     },
 }
 
@@ -199,7 +209,8 @@ impl Simulation {
     /// dimensions, for the report's identity.
     ///
     /// # Errors
-    /// [`SimulateError`]: nothing to do, a step that a real cluster would refuse, or one that fails.
+    /// [`SimulateError`]: nothing to do, layers on different machines, a step that a real cluster
+    /// would refuse, or one that fails.
     pub fn run(
         &mut self,
         steps: u64,
@@ -216,6 +227,19 @@ impl Simulation {
         let Some(first) = self.layers.first() else {
             return Err(SimulateError::Nothing { field: "layers" });
         };
+        let expected = machines(first);
+        for (layer, one) in self.layers.iter().enumerate() {
+            let held = machines(one);
+            if held != expected {
+                let [held, expected] =
+                    [held, expected].map(|(workers, of)| format!("{workers} workers of {of}"));
+                return Err(SimulateError::Machines {
+                    layer,
+                    held,
+                    expected,
+                });
+            }
+        }
         let (name, shape) = model;
         let cluster = first.rehearsal.cluster();
         let identity = identity(&cluster, seed, name, shape, &self.load.name())?;
@@ -284,6 +308,12 @@ fn one_after_the_other(batches: &mut [Batch], between_ns: u64) {
         batch.record.step_ns += free_ns - batch.at_ns;
         batch.at_ns = free_ns;
     }
+}
+
+/// Workers of a layer, and the name of their topology.
+fn machines(layer: &SimLayer) -> (usize, &str) {
+    let fabric = layer.simulator.fabric();
+    (fabric.endpoints() - 1, &fabric.topology().name)
 }
 
 // === impl Batch ===

@@ -7,10 +7,15 @@ use crate::trace::NO_CHOICE;
 use crate::workload::rows::{NOISE, fill_normal, heights};
 use crate::workload::{Draws, Pattern, WorkloadError, WorkloadShape};
 
-/// The logits that the rows of a [`Workload`](super::Workload) of the same pattern, shape and seed
-/// have at a gate with orthonormal rows, but for their noise: the same experts are chosen, and their
-/// gate weights differ by what noise of the same size makes of them. No product is needed, so a
-/// batch of thousands of wide tokens takes no longer than one of narrow ones.
+/// The logits that the rows of a [`Workload`](super::Workload) of the same pattern, shape, ranks and
+/// seed have at a gate with orthonormal rows, but for their noise: a gate that takes the k highest
+/// chooses the same experts, and their weights differ by what noise of the same size makes of them.
+/// From about eight choices on the noise of rows may swap neighbouring slots, that of scores never
+/// does; padding chooses by its noise either way. [`Pattern::Normal`] has no choices to share: its
+/// logits are as independent as its rows.
+///
+/// No product is needed, so a batch of thousands of wide tokens takes no longer than one of narrow
+/// ones.
 #[derive(Debug, Clone)]
 pub struct ScoredWorkload {
     pattern: Pattern,

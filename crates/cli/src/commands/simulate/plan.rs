@@ -292,7 +292,7 @@ pub(super) fn refused(error: SimulateError) -> Failure {
     match error {
         SimulateError::Simulate(error) => failed(error),
         SimulateError::Decide(error) => error.into(),
-        SimulateError::Nothing { .. } => Failure::input(error),
+        SimulateError::Nothing { .. } | SimulateError::Machines { .. } => Failure::input(error),
         SimulateError::Telemetry(_) | SimulateError::Identity(_) => Failure::run(error),
     }
 }
