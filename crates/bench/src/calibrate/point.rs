@@ -8,7 +8,7 @@ use expertmesh_experts::{Activation, ExpertKind, ExpertSpec};
 use expertmesh_kernels::Format;
 use serde::{Deserialize, Serialize};
 
-use crate::draw::{below, generator, unit};
+use crate::draw::{below, generator, shuffle, unit};
 
 /// Dimensions of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,9 +53,11 @@ pub struct Domain {
     pub links: Vec<Option<String>>,
 }
 
-/// Tokens and workers of the grid; what lies between is for the held-out points.
-const GRID_TOKENS: [usize; 6] = [1, 4, 16, 64, 256, 1024];
-const GRID_WORKERS: [usize; 3] = [2, 4, 6];
+/// Tokens and workers of a grid; what lies between is for the held-out points.
+const GRID_TOKENS: [usize; 9] = [1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536];
+const GRID_WORKERS: [usize; 10] = [2, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+/// The stream that decides which points of a grid are measured.
+const CHOICE: u64 = 1 << 62;
 
 // === impl LayerShape ===
 
@@ -124,8 +126,27 @@ impl Default for Domain {
     }
 }
 
+impl fmt::Display for Domain {
+    /// "2 to 6 workers, 1 to 1024 tokens, 8x1024x2816 top-2, star and all-to-all on loopback".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = |(low, high): (usize, usize)| match low == high {
+            true => low.to_string(),
+            false => format!("{low} to {high}"),
+        };
+        let (workers, tokens) = (range(self.workers), range(self.tokens));
+        write!(f, "{workers} workers, {tokens} tokens, ")?;
+        for shape in &self.shapes {
+            write!(f, "{shape}, ")?;
+        }
+        let links = self.links.iter().map(|one| one.as_deref());
+        let links: Vec<&str> = links.map(|one| one.unwrap_or("loopback")).collect();
+        let exchanges = self.exchanges.join(" and ");
+        write!(f, "{exchanges} on {}", links.join(" and "))
+    }
+}
+
 impl Domain {
-    /// The points that a calibration measures, in ascending order.
+    /// All points of the grid, in ascending order.
     pub fn grid(&self) -> Vec<Point> {
         let mut points = BTreeSet::new();
         for workers in self.within(&GRID_WORKERS, self.workers) {
@@ -144,6 +165,22 @@ impl Domain {
             }
         }
         points.into_iter().collect()
+    }
+
+    /// The points that a calibration measures, in ascending order: at most `most` of the grid, drawn
+    /// by `seed` if it has more.
+    pub fn measured(&self, most: usize, seed: u64) -> Vec<Point> {
+        let grid = self.grid();
+        let mut order: Vec<u32> = (0..grid.len() as u32).collect();
+        if grid.len() > most {
+            shuffle(&mut generator(seed, CHOICE), &mut order);
+            order.truncate(most);
+            order.sort_unstable();
+        }
+        order
+            .into_iter()
+            .map(|at| grid[at as usize].clone())
+            .collect()
     }
 
     /// `count` points outside `seen`, no two alike: tokens uniform in their logarithm, everything

@@ -3,12 +3,14 @@
 //! A grid of configurations is launched and driven; costs are moved until the simulation of each is
 //! as long as the launch was. What lies between the points of the grid is left to `validate`.
 
+mod domain;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use expertmesh_bench::calibrate::{
-    Domain, ExpertTimes, LayerShape, PointRecord, Predictor, Profile, Sample, figures_of, fit,
-    set_loopback, time_expert,
+    Domain, ExpertTimes, LayerShape, Point, PointRecord, Predictor, Profile, Sample, figures_of,
+    fit, set_loopback, time_expert,
 };
 use expertmesh_bench::validate::{Comparison, ErrorTable, FigureErrors, STEP};
 use expertmesh_simulator::{Costs, ExpertTable};
@@ -17,6 +19,7 @@ use expertmesh_topology::Topology;
 
 use crate::args::values::whole;
 use crate::cluster::ProcessGroup;
+use crate::commands::calibrate::domain::DomainArgs;
 use crate::commands::measure::{Effort, Simulated, measure, simulated};
 use crate::error::Failure;
 use crate::logging::LogFormat;
@@ -37,11 +40,14 @@ const LOOPBACK: [f64; 2] = [20_000.0, 2.0];
 #[command(after_help = "Examples:
   expertmesh calibrate --profile profile.json
   expertmesh calibrate --profile profile.json --seconds 0.3
+  expertmesh calibrate --profile mine.json --workers 2,4 --tokens 1,256 --shape 64,6,2048,1408 \\
+    --points 40
   expertmesh validate --profile profile.json --holdout-seed 1
   expertmesh simulate --profile profile.json --workers 5 --tokens 100
 
-It takes some minutes and wants the machine for itself: 2 to 6 workers, 1 to 1024 tokens, three layers,
-both exchanges on loopback. Emulated links follow their topology and need no calibration.")]
+It takes some minutes and wants the machine for itself: a grid of workers (2, 4, 6, 8, 12 and so on)
+and tokens (1, 4, 16, 64 and so on) with the ends of the domain, every layer, both exchanges on
+loopback. Emulated links follow their topology and need no calibration.")]
 pub(crate) struct CalibrateArgs {
     /// File for the profile
     #[arg(long, value_name = "FILE")]
@@ -56,11 +62,14 @@ pub(crate) struct CalibrateArgs {
     seconds: f64,
     /// Fit the measurements of this profile anew instead of taking others
     #[arg(long, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["workers", "tokens", "shape", "points", "seconds", "seed"])]
     refit: Option<PathBuf>,
     /// Seed of layers and batches [default: 0]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     #[arg(value_parser = whole::<u64>)]
     seed: u64,
+    #[command(flatten)]
+    domain: DomainArgs,
 }
 
 /// Measures, fits, writes the profile and says how far off it is.
@@ -69,12 +78,8 @@ pub(crate) struct CalibrateArgs {
 /// [`Failure`] of a cluster, or of a file that cannot be written.
 pub(crate) async fn run(args: CalibrateArgs, log_format: LogFormat) -> Result<(), Failure> {
     check_place(&args.profile)?;
-    if !(args.seconds > 0.0 && args.seconds <= 60.0) {
-        return Err(Failure::input(format!(
-            "--seconds is {}, expected above 0 and at most 60",
-            args.seconds
-        )));
-    }
+    check_seconds(args.seconds)?;
+    let (domain, most) = args.domain.resolve()?;
     let mut signals = Signals::take()?;
     if let Some(measured) = &args.refit {
         let Profile {
@@ -87,13 +92,13 @@ pub(crate) async fn run(args: CalibrateArgs, log_format: LogFormat) -> Result<()
         } = Profile::read(measured)?;
         return finish(&args, fitted(seed, environment, domain, experts, points)?);
     }
-    let domain = Domain::default();
     let experts = time_experts(&domain)?;
+    let grid = domain.measured(most, args.seed);
     let mut group = ProcessGroup::new();
     let outcome = tokio::select! {
         biased;
         signal = signals.next() => Err(interrupted(signal)),
-        outcome = measure_grid(&args, &domain, &mut group, log_format) => outcome,
+        outcome = measure_grid(&args, &grid, &mut group, log_format) => outcome,
     };
     group.stop().await;
     let environment = environment(&[]);
@@ -101,6 +106,19 @@ pub(crate) async fn run(args: CalibrateArgs, log_format: LogFormat) -> Result<()
         &args,
         fitted(args.seed, environment, domain, experts, outcome?)?,
     )
+}
+
+/// Seconds of steps, of a flag that `validate` has too.
+///
+/// # Errors
+/// [`Failure::Input`] for what is no such time.
+pub(crate) fn check_seconds(seconds: f64) -> Result<(), Failure> {
+    match seconds > 0.0 && seconds <= 60.0 {
+        true => Ok(()),
+        false => Err(Failure::input(format!(
+            "--seconds is {seconds}, expected above 0 and at most 60"
+        ))),
+    }
 }
 
 /// Writes and tells.
@@ -112,10 +130,20 @@ fn finish(args: &CalibrateArgs, profile: Profile) -> Result<(), Failure> {
     print(&page(args, &profile))
 }
 
-/// What a core takes for an expert of each layer, alone and while all cores compute.
+/// What a core takes for an expert of each size, alone and while all cores compute.
 fn time_experts(domain: &Domain) -> Result<Vec<ExpertTimes>, Failure> {
     let cores = crate::commands::cores().get();
-    let shapes = domain.shapes.iter();
+    // Experts of one size are one, out of the layer that has most of them.
+    let mut shapes: Vec<LayerShape> = Vec::new();
+    for shape in &domain.shapes {
+        let size = |one: &LayerShape| (one.hidden, one.ffn);
+        match shapes.iter_mut().find(|one| size(one) == size(shape)) {
+            Some(known) if known.experts >= shape.experts => {}
+            Some(known) => *known = *shape,
+            None => shapes.push(*shape),
+        }
+    }
+    let shapes = shapes.iter();
     let times = shapes.map(|shape| time_expert(&shape.expert(), shape.experts, cores));
     times.collect::<Result<_, _>>().map_err(Failure::run)
 }
@@ -140,7 +168,7 @@ fn table(times: &ExpertTimes, domain: &Domain) -> Option<ExpertTable> {
 
 async fn measure_grid(
     args: &CalibrateArgs,
-    domain: &Domain,
+    grid: &[Point],
     group: &mut ProcessGroup,
     log_format: LogFormat,
 ) -> Result<Vec<PointRecord>, Failure> {
@@ -149,16 +177,15 @@ async fn measure_grid(
         fewest: 12,
         most: 200,
     };
-    let grid = domain.grid();
     let progress = Progress::steps(grid.len() as u64);
     let mut points = Vec::with_capacity(grid.len());
     for point in grid {
-        let run = measure(&point, args.seed, effort, group, log_format).await?;
+        let run = measure(point, args.seed, effort, group, log_format).await?;
         progress.step(true);
         points.push(PointRecord {
             measured_us: figures_of(&run),
             predicted_us: std::collections::BTreeMap::new(),
-            point,
+            point: point.clone(),
         });
     }
     Ok(points)
@@ -257,11 +284,10 @@ fn table_of(points: &[PointRecord]) -> ErrorTable {
 
 fn page(args: &CalibrateArgs, profile: &Profile) -> String {
     let table = crate::commands::validate::errors(&table_of(&profile.points));
+    let (count, file) = (profile.points.len(), args.profile.display());
     format!(
-        "calibrate: {} points, errors of the fit to its own points\n\n{table}\n  profile           {}; \
-         next: expertmesh validate --profile {} --holdout-seed 1\n",
-        profile.points.len(),
-        args.profile.display(),
-        args.profile.display()
+        "calibrate: {count} points, errors of the fit to its own points\n\n{table}\n  domain            {}\n  \
+         profile           {file}; next: expertmesh validate --profile {file} --holdout-seed 1\n",
+        profile.domain
     )
 }
