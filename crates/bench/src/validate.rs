@@ -2,20 +2,24 @@
 //!
 //! A [`Comparison`] is one held-out configuration: medians of several restarts of the real cluster,
 //! and what the simulation says. An [`ErrorTable`] sums them up by figure; [`Gates`] say how large
-//! its errors may be, stand in the repository, and are not moved by a run that misses them.
+//! its errors may be, stand in the repository, and are not moved by a run that misses them. A
+//! [`Judged`] is all of that for the points of one seed.
 //!
 //! Errors are signed shares of the measured value. The noise of the machine stands beside each
 //! point: half the range of its restarts' medians, as a share of their median (A/A). A point whose
 //! noise is above [`Gates::spread`] says little about a prediction; it is listed and still counts.
 
 mod gates;
+mod judged;
 #[cfg(test)]
 mod tests;
 
 pub use gates::{Gate, Gates, GatesError};
+pub use judged::{Judged, verdict};
 
 use std::collections::BTreeMap;
 
+use expertmesh_telemetry::Phase;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Point;
@@ -51,12 +55,15 @@ pub struct FigureErrors {
 /// Errors by figure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ErrorTable {
-    /// `step` first, then by name.
+    /// The step, its exchange, dispatch and combine, then the phases in the order in which a step has
+    /// them.
     pub figures: Vec<(String, FigureErrors)>,
 }
 
 /// The figure that gates look at.
 pub const STEP: &str = "step";
+/// Figures in the order of a report, before its phases.
+const FIRST: [&str; 4] = [STEP, "exchange", "dispatch", "combine"];
 
 // === impl Comparison ===
 
@@ -67,8 +74,12 @@ impl Comparison {
     }
 
     /// Half the range of the restarts' medians over their median: what measuring twice differs by.
+    /// `None` for a point that was measured once.
     pub fn spread(&self, figure: &str) -> Option<f64> {
         let all = self.restarts(figure);
+        if all.len() < 2 {
+            return None;
+        }
         let (low, high) = (all.first().copied()?, all.last().copied()?);
         let middle = middle(all)?;
         (middle > 0.0).then(|| (high - low) / 2.0 / middle)
@@ -97,7 +108,7 @@ impl ErrorTable {
     pub fn of(points: &[Comparison]) -> Self {
         let names = points.iter().flat_map(|point| point.predicted_us.keys());
         let mut names: Vec<&String> = names.collect();
-        names.sort_by_key(|name| (name.as_str() != STEP, name.as_str()));
+        names.sort_by_key(|name| (place(name), name.as_str()));
         names.dedup();
         let matters = |point: &Comparison, figure: &str| {
             let share = point.median_us(figure)? / point.median_us(STEP)?;
@@ -144,6 +155,19 @@ impl FigureErrors {
             bias,
         })
     }
+}
+
+/// Where a figure stands in a report.
+fn place(figure: &str) -> usize {
+    if let Some(at) = FIRST.iter().position(|one| *one == figure) {
+        return at;
+    }
+    let phase = figure.strip_prefix("phases.");
+    let known = Phase::ALL
+        .iter()
+        .filter(|one| Some(one.to_string().as_str()) == phase);
+    let index = known.map(|one| one.index()).next();
+    FIRST.len() + index.unwrap_or(Phase::ALL.len())
 }
 
 /// Median of ascending values: the mean of the two in the middle where there are two.

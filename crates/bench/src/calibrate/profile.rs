@@ -37,13 +37,14 @@ pub struct Profile {
 }
 
 /// Errors at points that the costs were not fitted to.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Seed that the points were drawn by.
-    pub holdout_seed: u64,
-    /// Errors of `step`.
+    /// Seeds that the points were drawn by.
+    #[serde(default)]
+    pub holdout_seeds: Vec<u64>,
+    /// Errors of `step` over the points of all seeds.
     pub error: FigureErrors,
-    /// Whether every gate held, and every ledger was equal.
+    /// Whether every gate held for every seed, and every ledger was equal.
     pub passed: bool,
 }
 

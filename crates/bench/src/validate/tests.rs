@@ -18,6 +18,90 @@ fn a_comparison_is_made_of_medians_and_half_the_range() {
     assert!((one.error(STEP).unwrap() - 0.1).abs() < 1e-12);
     assert!((one.spread(STEP).unwrap() - 0.2).abs() < 1e-12);
     assert_eq!(one.error("combine"), None);
+    // Measured once, nothing is known of the noise.
+    assert_eq!(comparison(&[90.0], 110.0).spread(STEP), None);
+}
+
+#[test]
+fn figures_stand_in_the_order_of_a_report() {
+    let names = [
+        "phases.experts",
+        "combine",
+        "phases.gate",
+        "step",
+        "exchange",
+    ];
+    let figures = BTreeMap::from(names.map(|name| (name.to_owned(), 10.0)));
+    let mut one = comparison(&[10.0], 10.0);
+    (one.measured_us, one.predicted_us) = (vec![figures.clone()], figures);
+    let table = ErrorTable::of(&[one]);
+    let names: Vec<&str> = table
+        .figures
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let expected = [
+        "step",
+        "exchange",
+        "combine",
+        "phases.gate",
+        "phases.experts",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn a_verdict_passes_if_every_seed_does_and_no_ledger_differs() {
+    let gates = Gates::of_this_version().unwrap();
+    let judged = |seed, predicted| Judged::of(seed, vec![comparison(&[100.0], predicted)], &gates);
+    let (good, bad) = (judged(1, 105.0), judged(2, 200.0));
+    let both = verdict(&[good.clone(), bad.clone()]).unwrap();
+    assert_eq!((both.holdout_seeds, both.passed), (vec![1, 2], false));
+    assert_eq!((both.error.points, both.error.max), (2, 1.0));
+    // 23 good points and a seed of one bad point: together within the gates, and still not passed.
+    let many = Judged::of(3, vec![comparison(&[100.0], 105.0); 23], &gates);
+    assert!(!verdict(&[many.clone(), bad]).unwrap().passed);
+    assert!(verdict(&[good.clone(), many]).unwrap().passed);
+    let mut other = good;
+    other.points[0].ledger_difference = Some("messages: 1 measured, 2 simulated".to_owned());
+    assert!(other.missed().is_none() && !other.passed());
+    assert!(!verdict(&[other]).unwrap().passed);
+    assert_eq!(verdict(&[]), None);
+}
+
+#[test]
+fn what_is_measured_of_a_grid_is_drawn_from_it_and_all_of_it_where_there_is_room() {
+    let domain = Domain::default();
+    let grid = domain.grid();
+    assert_eq!(grid.len(), 108);
+    assert_eq!(domain.measured(108, 1), grid);
+    let some = domain.measured(20, 1);
+    assert_eq!(some.len(), 20);
+    assert!(some.is_sorted() && some.iter().all(|point| grid.contains(point)));
+    assert_eq!(some, domain.measured(20, 1));
+    assert_ne!(some, domain.measured(20, 2));
+    let star = some.iter().filter(|point| point.exchange == "star").count();
+    assert!((4..=16).contains(&star), "{star}");
+}
+
+#[test]
+fn a_grid_has_the_ends_of_its_domain_and_says_what_it_is() {
+    let domain = Domain {
+        workers: (3, 9),
+        tokens: (2, 2000),
+        shapes: Domain::default().shapes[..1].to_vec(),
+        ..Domain::default()
+    };
+    let of = |what: fn(&Point) -> usize| -> Vec<usize> {
+        let all: std::collections::BTreeSet<usize> = domain.grid().iter().map(what).collect();
+        all.into_iter().collect()
+    };
+    assert_eq!(of(|point| point.workers), [3, 4, 6, 8, 9]);
+    assert_eq!(of(|point| point.tokens), [2, 4, 16, 64, 256, 1024, 2000]);
+    assert_eq!(
+        domain.to_string(),
+        "3 to 9 workers, 2 to 2000 tokens, 8x1024x2816 top-2, star and all-to-all on loopback"
+    );
 }
 
 #[test]

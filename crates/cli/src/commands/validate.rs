@@ -2,12 +2,13 @@
 
 mod machine;
 mod published;
+mod tell;
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use expertmesh_bench::validate::ErrorTable;
+
+pub(crate) use crate::commands::validate::tell::errors;
 
 use crate::args::values::whole;
 use crate::error::Failure;
@@ -17,23 +18,26 @@ use crate::logging::LogFormat;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   expertmesh validate --profile profile.json --holdout-seed 1
+  expertmesh validate --profile profile.json --holdout-seed 1,2,3
   expertmesh validate --profile profile.json --holdout-seed 2 --points 12 --restarts 3 \\
     --links lab.toml
   expertmesh validate --published
   expertmesh validate --published --table mine.csv --json
 
-Held-out points are drawn by the seed from the profile's domain and are none that calibration measured.
+Held-out points are drawn by the seed from the profile's domain and are none that calibration
+measured. Of several seeds each has its own table and must meet the gates by itself; the verdict is
+that of the last `validate`. A/A is half the range of a point's medians over its restarts.
 A table has the columns nodes, ranks, tokens_per_rank, hidden, topk, experts, dispatch_us and
 combine_us. Exit code 3 if a gate or a bound is missed.")]
 pub(crate) struct ValidateArgs {
     /// Profile of this machine, by `calibrate`; the verdict is written into it
     #[arg(long, value_name = "FILE", required_unless_present = "published")]
     profile: Option<PathBuf>,
-    /// Seed that the held-out points are drawn by
+    /// Seed that the held-out points are drawn by, or several: N,N
     #[arg(long, value_name = "N", requires = "profile", value_parser = whole::<u64>)]
-    #[arg(required_unless_present = "published")]
-    holdout_seed: Option<u64>,
-    /// Points to draw [default: 24]
+    #[arg(required_unless_present = "published", value_delimiter = ',')]
+    holdout_seed: Vec<u64>,
+    /// Points to draw by each seed [default: 24]
     #[arg(long, value_name = "N", requires = "profile", value_parser = whole::<usize>)]
     points: Option<usize>,
     /// Times that each point is launched, in turn with the others [default: 5]
@@ -66,25 +70,4 @@ pub(crate) async fn run(args: ValidateArgs, log_format: LogFormat) -> Result<(),
         Some(profile) => machine::run(&args, profile, log_format).await,
         None => published::run(&args.table, args.json),
     }
-}
-
-/// Errors by figure, as lines.
-pub(crate) fn errors(table: &ErrorTable) -> String {
-    let mut text = format!(
-        "  {:<16}  {:>6}  {:>8}  {:>8}  {:>8}  {:>8}\n",
-        "error of", "points", "median", "p90", "max", "bias"
-    );
-    for (figure, errors) in &table.figures {
-        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let _ = writeln!(
-            text,
-            "  {figure:<16}  {:>6}  {:>8}  {:>8}  {:>8}  {:>+6.1} %",
-            errors.points,
-            percent(errors.median),
-            percent(errors.p90),
-            percent(errors.max),
-            100.0 * errors.bias
-        );
-    }
-    text
 }

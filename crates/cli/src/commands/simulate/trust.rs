@@ -23,7 +23,7 @@ pub(super) type Ranked<'a> = (&'a str, f64);
 impl Trust {
     /// What `profile` says of itself.
     pub(super) fn of(profile: &Profile) -> Self {
-        let (error, locked) = match profile.verdict {
+        let (error, locked) = match &profile.verdict {
             None => (profile.error.p90, Some("the profile was never validated")),
             Some(one) if one.passed => (one.error.p90, None),
             Some(one) => (one.error.p90, Some("the profile failed its validation")),

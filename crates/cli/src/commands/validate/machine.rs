@@ -1,17 +1,16 @@
 //! `validate --profile`: launches that calibration did not see, beside their simulation.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
-use expertmesh_bench::calibrate::{Domain, Point, Profile, Verdict, figures_of, ledger_difference};
-use expertmesh_bench::validate::{Comparison, ErrorTable, Gate, Gates, STEP};
-use expertmesh_report::human;
+use expertmesh_bench::calibrate::{Domain, Point, Profile, figures_of, ledger_difference};
+use expertmesh_bench::validate::{Comparison, Gates, Judged, verdict};
 use expertmesh_telemetry::Run;
+use expertmesh_topology::{Fabric, Topology};
 
 use crate::cluster::ProcessGroup;
+use crate::commands::calibrate::check_seconds;
 use crate::commands::measure::{Effort, measure, predict, steps};
-use crate::commands::validate::{ValidateArgs, errors};
+use crate::commands::validate::{ValidateArgs, tell};
 use crate::error::Failure;
 use crate::logging::LogFormat;
 use crate::output::print;
@@ -24,6 +23,15 @@ const SECONDS: f64 = 0.4;
 /// What is emulated at about half of the points.
 const LINKS: &str = "lab";
 
+/// What is launched, seed by seed.
+struct Plan {
+    seeds: Vec<(u64, Vec<Point>)>,
+    /// Points of each seed that were asked for.
+    count: usize,
+    restarts: usize,
+    effort: Effort,
+}
+
 /// Launches, simulates, compares; writes the verdict into the profile.
 ///
 /// # Errors
@@ -34,192 +42,177 @@ pub(super) async fn run(
     log_format: LogFormat,
 ) -> Result<(), Failure> {
     let mut profile = Profile::read(file)?;
-    let (count, restarts) = (
-        args.points.unwrap_or(POINTS),
-        args.restarts.unwrap_or(RESTARTS),
-    );
-    if count == 0 || restarts == 0 {
-        return Err(Failure::input(format!(
-            "--points is {count} and --restarts is {restarts}, expected at least 1 of each"
-        )));
-    }
-    let seed = args.holdout_seed.unwrap_or(0);
-    let seen: Vec<Point> = profile.points.iter().map(|one| one.point.clone()).collect();
-    let points = domain(args, &profile).held_out(&seen, seed, count);
-    let effort = Effort {
-        seconds: args.seconds.unwrap_or(SECONDS),
-        fewest: 10,
-        most: 100,
-    };
+    let plan = Plan::of(args, &profile)?;
+    let gates = Gates::of_this_version().map_err(Failure::run)?;
     let mut signals = Signals::take()?;
     let mut group = ProcessGroup::new();
     let outcome = tokio::select! {
         biased;
         signal = signals.next() => Err(interrupted(signal)),
-        outcome = measured(&points, &profile, effort, restarts, &mut group, log_format) => outcome,
+        outcome = plan.judged(args, &profile, &gates, &mut group, log_format) => outcome,
     };
     group.stop().await;
-    let runs = outcome?;
-    let compared = points
-        .into_iter()
-        .zip(runs)
-        .map(|(point, runs)| compare(point, &runs, &profile, effort));
-    let compared = compared.collect::<Result<Vec<Comparison>, Failure>>()?;
-    let table = ErrorTable::of(&compared);
-    let gates = Gates::of_this_version().map_err(Failure::run)?;
-    let judged = gates.judge(&table);
-    let differing = compared.iter().find(|one| one.ledger_difference.is_some());
-    if args.json {
-        let text = serde_json::to_string_pretty(&(&compared, &table, &judged));
-        print(&format!("{}\n", text.map_err(Failure::run)?))?;
-    } else {
-        print(&page(&compared, &table, &judged, &gates))?;
+    let judged = outcome?;
+    profile.verdict = verdict(&judged);
+    std::fs::write(file, profile.to_json()?)
+        .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))?;
+    match args.json {
+        true => {
+            let text = serde_json::to_string_pretty(&serde_json::json!({
+                "seeds": judged,
+                "verdict": profile.verdict,
+            }));
+            print(&format!("{}\n", text.map_err(Failure::run)?))?;
+        }
+        false => print(&tell::verdict(&judged, profile.verdict.as_ref(), file))?,
     }
-    let missed = judged.iter().find(|gate| !gate.holds());
-    if let Some(error) = table.figure(STEP) {
-        profile.verdict = Some(Verdict {
-            holdout_seed: seed,
-            error,
-            passed: missed.is_none() && differing.is_none(),
-        });
-        std::fs::write(file, profile.to_json()?)
-            .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))?;
-    }
-    if let Some((one, difference)) =
-        differing.and_then(|one| Some((one, one.ledger_difference.as_ref()?)))
-    {
+    judged.iter().try_for_each(outcome_of)
+}
+
+/// Whether a seed passed.
+fn outcome_of(judged: &Judged) -> Result<(), Failure> {
+    let seed = judged.holdout_seed;
+    if let Some((one, difference)) = judged.ledger_difference() {
         return Err(Failure::Gate(format!(
-            "{}: ledgers differ in {difference}",
+            "{}: ledgers differ in {difference} (holdout seed {seed})",
             one.point
         )));
     }
-    match missed {
-        None => Ok(()),
-        Some(gate) => Err(Failure::Gate(format!(
-            "{} is {}, above {:.0} %",
-            gate.name,
-            gate.held.map_or("unknown".to_owned(), |held| format!(
-                "{:.1} %",
-                100.0 * held
-            )),
-            100.0 * gate.bound
-        ))),
+    let Some(gate) = judged.missed() else {
+        return Ok(());
+    };
+    let held = gate.held.map_or("unknown".to_owned(), tell::percent);
+    Err(Failure::Gate(format!(
+        "{} is {held}, above {:.0} % (holdout seed {seed})",
+        gate.name,
+        100.0 * gate.bound
+    )))
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Draws the points.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] for flags that ask for nothing, links that no such cluster has, and a
+    /// domain without any point that calibration did not measure.
+    fn of(args: &ValidateArgs, profile: &Profile) -> Result<Self, Failure> {
+        let (count, restarts) = (
+            args.points.unwrap_or(POINTS),
+            args.restarts.unwrap_or(RESTARTS),
+        );
+        if count == 0 || restarts == 0 {
+            return Err(Failure::input(format!(
+                "--points is {count} and --restarts is {restarts}, expected at least 1 of each"
+            )));
+        }
+        let seconds = args.seconds.unwrap_or(SECONDS);
+        check_seconds(seconds)?;
+        let domain = domain(args, profile)?;
+        let measured = profile.points.iter().map(|one| one.point.clone());
+        let seen: Vec<Point> = measured.collect();
+        let mut seeds: Vec<(u64, Vec<Point>)> = Vec::new();
+        for seed in &args.holdout_seed {
+            if seeds.iter().all(|(known, _)| known != seed) {
+                seeds.push((*seed, domain.held_out(&seen, *seed, count)));
+            }
+        }
+        if seeds.iter().any(|(_, points)| points.is_empty()) {
+            return Err(Failure::input(format!(
+                "the profile's domain, {domain}, has no point that calibration did not measure; \
+                 calibrate a wider one, or with fewer --points"
+            )));
+        }
+        Ok(Self {
+            seeds,
+            count,
+            restarts,
+            effort: Effort {
+                seconds,
+                fewest: 10,
+                most: 100,
+            },
+        })
+    }
+
+    /// Measures, compares and tells seed by seed.
+    async fn judged(
+        &self,
+        args: &ValidateArgs,
+        profile: &Profile,
+        gates: &Gates,
+        group: &mut ProcessGroup,
+        log_format: LogFormat,
+    ) -> Result<Vec<Judged>, Failure> {
+        let launches = self.seeds.iter().map(|(_, points)| points.len());
+        let progress = Progress::steps((launches.sum::<usize>() * self.restarts) as u64);
+        let mut all = Vec::new();
+        for (seed, points) in &self.seeds {
+            let runs = self.measured(points, profile, &progress, group, log_format);
+            let compared = points.iter().zip(runs.await?);
+            let compared = compared.map(|(point, runs)| self.compare(point, &runs, profile));
+            let compared = compared.collect::<Result<Vec<Comparison>, Failure>>()?;
+            let judged = Judged::of(*seed, compared, gates);
+            if !args.json {
+                print(&tell::page(&judged, self.count, gates))?;
+            }
+            all.push(judged);
+        }
+        Ok(all)
+    }
+
+    /// Every point once, then every point again: what changes with time changes for all.
+    async fn measured(
+        &self,
+        points: &[Point],
+        profile: &Profile,
+        progress: &Progress,
+        group: &mut ProcessGroup,
+        log_format: LogFormat,
+    ) -> Result<Vec<Vec<Run>>, Failure> {
+        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); points.len()];
+        for _ in 0..self.restarts {
+            for (point, runs) in points.iter().zip(&mut runs) {
+                let about = |failure: Failure| failure.about(&point.to_string());
+                let run = measure(point, profile.seed, self.effort, group, log_format).await;
+                runs.push(run.map_err(about)?);
+                progress.step(true);
+            }
+        }
+        Ok(runs)
+    }
+
+    fn compare(
+        &self,
+        point: &Point,
+        runs: &[Run],
+        profile: &Profile,
+    ) -> Result<Comparison, Failure> {
+        let simulated = predict(point, profile.seed, steps(point, self.effort), profile)?;
+        let difference = runs
+            .iter()
+            .find_map(|run| ledger_difference(run, &simulated));
+        Ok(Comparison {
+            measured_us: runs.iter().map(figures_of).collect(),
+            predicted_us: figures_of(&simulated),
+            ledger_difference: difference,
+            point: point.clone(),
+        })
     }
 }
 
 /// What points are drawn from: the profile's domain, and links besides.
-fn domain(args: &ValidateArgs, profile: &Profile) -> Domain {
+fn domain(args: &ValidateArgs, profile: &Profile) -> Result<Domain, Failure> {
     let mut domain = profile.domain.clone();
-    match args.links.as_deref() {
-        Some("none") => {}
-        links => domain.links.push(Some(links.unwrap_or(LINKS).to_owned())),
-    }
-    domain
-}
-
-/// Every point once, then every point again: what changes with time changes for all.
-async fn measured(
-    points: &[Point],
-    profile: &Profile,
-    effort: Effort,
-    restarts: usize,
-    group: &mut ProcessGroup,
-    log_format: LogFormat,
-) -> Result<Vec<Vec<Run>>, Failure> {
-    let progress = Progress::steps((points.len() * restarts) as u64);
-    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); points.len()];
-    for _ in 0..restarts {
-        for (point, runs) in points.iter().zip(&mut runs) {
-            let about = |failure: Failure| failure.about(&point.to_string());
-            let run = measure(point, profile.seed, effort, group, log_format).await;
-            runs.push(run.map_err(about)?);
-            progress.step(true);
+    let links = args.links.as_deref().unwrap_or(LINKS);
+    if links != "none" {
+        // Better now than after minutes of launches.
+        let topology = Topology::read(links)?;
+        for workers in [domain.workers.0, domain.workers.1] {
+            Fabric::new(&topology, workers)?;
         }
+        domain.links.push(Some(links.to_owned()));
     }
-    Ok(runs)
-}
-
-fn compare(
-    point: Point,
-    runs: &[Run],
-    profile: &Profile,
-    effort: Effort,
-) -> Result<Comparison, Failure> {
-    let simulated = predict(&point, profile.seed, steps(&point, effort), profile)?;
-    let difference = runs
-        .iter()
-        .find_map(|run| ledger_difference(run, &simulated));
-    Ok(Comparison {
-        measured_us: runs.iter().map(figures_of).collect(),
-        predicted_us: figures_of(&simulated),
-        ledger_difference: difference,
-        point,
-    })
-}
-
-fn page(compared: &[Comparison], table: &ErrorTable, judged: &[Gate], gates: &Gates) -> String {
-    let mut text = format!(
-        "validate: {} points that calibration did not see, medians of latency_us.step\n\n",
-        compared.len()
-    );
-    let names: Vec<String> = compared.iter().map(|one| one.point.to_string()).collect();
-    let width = names
-        .iter()
-        .map(|name| name.chars().count())
-        .max()
-        .unwrap_or(0);
-    let _ = writeln!(
-        text,
-        "  {:<width$}  {:>10}  {:>7}  {:>10}  {:>7}  ledger",
-        "", "measured", "A/A", "simulated", "error"
-    );
-    for (name, one) in names.iter().zip(compared) {
-        let share = |share: Option<f64>| {
-            share.map_or(human::NONE.to_owned(), |share| {
-                format!("{:.1} %", 100.0 * share)
-            })
-        };
-        let error = one.error(STEP).map_or(human::NONE.to_owned(), |error| {
-            format!("{:+.1} %", 100.0 * error)
-        });
-        let predicted: &BTreeMap<String, f64> = &one.predicted_us;
-        let _ = writeln!(
-            text,
-            "  {name:<width$}  {:>10}  {:>7}  {:>10}  {error:>7}  {}",
-            human::maybe_duration(one.median_us(STEP)),
-            share(one.spread(STEP)),
-            human::maybe_duration(predicted.get(STEP).copied()),
-            one.ledger_difference.as_deref().unwrap_or("equal")
-        );
-    }
-    let noisy = compared.iter().zip(&names);
-    let noisy: Vec<&str> = noisy
-        .filter(|(one, _)| one.spread(STEP).is_some_and(|spread| spread > gates.spread))
-        .map(|(_, name)| name.as_str())
-        .collect();
-    if !noisy.is_empty() {
-        let _ = writeln!(
-            text,
-            "\n  {} points differ from themselves by more than {:.0} % (A/A) and still count:",
-            noisy.len(),
-            100.0 * gates.spread
-        );
-        for name in noisy {
-            let _ = writeln!(text, "    {name}");
-        }
-    }
-    let _ = write!(text, "\n{}\n", errors(table));
-    for gate in judged {
-        let held = gate.held.map_or(human::NONE.to_owned(), |held| {
-            format!("{:.1} %", 100.0 * held)
-        });
-        let verdict = if gate.holds() { "met" } else { "MISSED" };
-        let bound = 100.0 * gate.bound;
-        let _ = writeln!(
-            text,
-            "  {:<34}  {held:>7}, at most {bound:.0} %: {verdict}",
-            gate.name
-        );
-    }
-    text
+    Ok(domain)
 }
