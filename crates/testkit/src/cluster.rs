@@ -108,6 +108,13 @@ impl ClusterSpec {
         self
     }
 
+    /// The same for an endpoint whose links are `options`.
+    #[must_use]
+    pub fn linked(mut self, options: LinkOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     /// Where the experts are.
     pub fn placement(&self) -> Placement {
         let experts = self.model.source.spec().routed_experts();

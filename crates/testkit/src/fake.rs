@@ -48,8 +48,12 @@ impl FakeWorker {
 
     /// Serves it.
     pub fn start(self) -> Node {
-        let options = LinkOptions::default();
-        let listener = Listener::bind("127.0.0.1:0", &options).expect("a free port");
+        self.start_on(&LinkOptions::default())
+    }
+
+    /// Serves it on links of a kind.
+    pub fn start_on(self, options: &LinkOptions) -> Node {
+        let listener = Listener::bind("127.0.0.1:0", options).expect("a free port");
         let addr = listener.local_addr();
         Node::serve(addr, |shutdown| async move {
             let acceptor: Arc<dyn StreamAcceptor> = Arc::new(self.clone());

@@ -10,7 +10,8 @@
 //! 4. [`Bus`]: one step through the machines of `expertmesh-exchange` over memory, delivered in a
 //!    seeded random order, with endpoints that die or hang when told to.
 //! 5. [`Cluster`]: workers and a coordinator in one process over real sockets; every worker on a
-//!    thread and runtime of its own, so that one can be killed in the middle of a step.
+//!    thread and runtime of its own, so that one can be killed in the middle of a step. An
+//!    [`EmulatedNetwork`] gives each endpoint links of a topology.
 //! 6. [`FakeWorker`], [`Trap`]: a worker that answers frames as a test wants, and experts that
 //!    stop in the middle of their work until they are told to go on.
 //!
@@ -29,6 +30,7 @@ mod bus;
 mod cases;
 mod cluster;
 mod digest;
+mod emulated;
 mod fake;
 mod goldens;
 mod model;
@@ -40,6 +42,7 @@ pub use bus::{Bus, BusSetup, BusStep, Fault, FaultKind};
 pub use cases::{CASES, SPECIAL, golden_layer};
 pub use cluster::{Cluster, ClusterSpec};
 pub use digest::{digest, inputs, tensor};
+pub use emulated::EmulatedNetwork;
 pub use fake::{Answer, FakeWorker};
 pub use goldens::{Golden, golden_dir};
 pub use model::Model;

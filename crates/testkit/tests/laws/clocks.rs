@@ -1,5 +1,5 @@
-//! Law 3: one path, several clocks. The same step over real sockets, over the bus and in simulated
-//! time has the same route, the same fates and the same ledger.
+//! Law 3: one path, several clocks. The same step over real sockets, over emulated links, over the
+//! bus and in simulated time has the same route, the same fates and the same ledger.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use expertmesh_routing::{
 };
 use expertmesh_simulator::{Costs, Failure, Fault as SimFault, Layer, SimConfig, Simulator};
 use expertmesh_testkit::{
-    Bus, BusSetup, Cluster, ClusterSpec, FakeWorker, Fault, FaultKind, Model, Parts, digest,
-    inputs, tensor,
+    Bus, BusSetup, Cluster, ClusterSpec, EmulatedNetwork, FakeWorker, Fault, FaultKind, Model,
+    Parts, digest, inputs, tensor,
 };
 use expertmesh_topology::Topology;
+use expertmesh_transport::LinkOptions;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
@@ -30,6 +31,27 @@ const SILENT: u64 = 10;
 /// Then the step waits so long; what is computed takes a thousandth of it.
 const DEADLINE: Duration = Duration::from_millis(800);
 const HIDDEN: usize = 16;
+/// Six workers on three hosts in two racks: every kind of link, each with a time and jitter that a
+/// test can wait for, so that messages arrive in an order of their own.
+const LAB: &str = r#"
+    [[host]]
+    count = 3
+    slots = 2
+    per_rack = 2
+    [tier.host]
+    latency = "20 us"
+    bandwidth = "8 Gbit/s"
+    jitter = "30 us"
+    [tier.rack]
+    latency = "60 us"
+    bandwidth = "1 Gbit/s"
+    jitter = "90 us"
+    per_message = "2 us"
+    [tier.spine]
+    latency = "120 us"
+    uplink = "500 Mbit/s"
+    jitter = "50 us"
+    "#;
 
 /// A step and the cluster that it runs on.
 #[derive(Debug, Clone)]
@@ -142,8 +164,8 @@ impl Case {
         (outcome, digest)
     }
 
-    /// In simulated time, on a machine of two cores.
-    fn simulated(&self) -> Outcome {
+    /// In simulated time, on `topology`.
+    fn simulated(&self, topology: &Topology) -> Outcome {
         let bus = self.bus();
         let route = bus.parts.route(&self.x(), self.padding.as_deref());
         let admission = admit(&route, &self.capacity, &bus.admit_context()).unwrap();
@@ -158,8 +180,7 @@ impl Case {
             how: Failure::Hangs,
         };
         config.faults = self.silent.map(hangs).into_iter().collect();
-        let topology = Topology::read("loopback").unwrap();
-        let mut simulator = Simulator::new(&topology, Costs::loopback(), config).unwrap();
+        let mut simulator = Simulator::new(topology, Costs::loopback(), config).unwrap();
         let step = simulator.step(&route, &admission).unwrap();
         if self.silent.is_none() {
             assert_eq!(step.carried, step.ledger);
@@ -173,6 +194,23 @@ impl Case {
 
     /// Over real sockets.
     async fn for_real(&self) -> (Outcome, String) {
+        let (outcome, digest, _) = self.over(|_| LinkOptions::default()).await;
+        (outcome, digest)
+    }
+
+    /// Over real sockets that take the time of `topology`.
+    async fn emulated(&self, topology: &Topology) -> (Outcome, String) {
+        let network = EmulatedNetwork::new(topology, self.workers);
+        let (outcome, digest, took_ns) = self.over(|endpoint| network.options(endpoint)).await;
+        // There and back: the links were those of the topology.
+        if outcome.ledger.total().messages > 0 {
+            assert!(took_ns >= 2 * network.least_ns(), "{took_ns} ns");
+        }
+        (outcome, digest)
+    }
+
+    /// Over sockets, endpoint by endpoint with these links; with it the step's nanoseconds.
+    async fn over(&self, links: impl Fn(u32) -> LinkOptions) -> (Outcome, String, u64) {
         let mut spec = ClusterSpec::new(self.model(), self.workers).exchange(self.exchange);
         spec.placement = Some(self.placement.clone());
         (spec.capacity, spec.wire_dtype) = (self.capacity, self.wire);
@@ -181,12 +219,12 @@ impl Case {
         if self.silent.is_some() {
             spec.deadline = DEADLINE;
         }
-        let node = |at: usize| match self.silent {
-            Some(silent) if silent as usize == at + 1 => FakeWorker::swallows().start(),
-            _ => spec.worker(&format!("worker-{at}")),
+        let node = |id: u32| match self.silent {
+            Some(silent) if silent == id => FakeWorker::swallows().start_on(&links(id)),
+            _ => (spec.clone().linked(links(id))).worker(&format!("worker-{}", id - 1)),
         };
-        let nodes = (0..self.workers).map(node).collect();
-        let cluster = Cluster::of_nodes(&spec, nodes).await;
+        let nodes = (1..=self.workers as u32).map(node).collect();
+        let cluster = Cluster::of_nodes(&spec.clone().linked(links(0)), nodes).await;
         let input = StepInput::padded(self.padding.clone());
         let x = tensor(&self.x(), HIDDEN);
         let step = cluster.coordinator().forward_in(x, input).await;
@@ -199,7 +237,7 @@ impl Case {
             fates: step.admission.fates,
             ledger: step.traffic.ledger,
         };
-        (outcome, digest)
+        (outcome, digest, step.record.step_ns)
     }
 }
 
@@ -240,13 +278,25 @@ fn capacity(rng: &mut ChaCha8Rng) -> CapacityConfig {
 #[tokio::test]
 async fn fifty_configurations_are_the_same_under_every_clock() {
     let (mut messages, mut lost, mut dropped) = (0, 0, 0);
+    let lab = Topology::parse(LAB, "lab.toml").unwrap();
+    let loopback = Topology::read("loopback").unwrap();
     for seed in 0..CASES {
         let case = Case::draw(seed);
-        let (real, digest) = soon(case.for_real()).await;
+        // Side by side: where a worker says nothing, both wait for the same deadline.
+        let both = async { tokio::join!(case.for_real(), case.emulated(&lab)) };
+        let ((real, digest), (emulated, of_emulated)) = soon(both).await;
         let (bus, of_the_bus) = case.on_the_bus();
+        assert_eq!(emulated, real, "emulated links, {case:?}");
         assert_eq!(bus, real, "the bus, {case:?}");
-        assert_eq!(case.simulated(), real, "the simulator, {case:?}");
+        for topology in [&loopback, &lab] {
+            let name = &topology.name;
+            assert_eq!(case.simulated(topology), real, "simulated {name}, {case:?}");
+        }
         assert_eq!(digest, of_the_bus, "outputs, {case:?}");
+        assert_eq!(
+            of_emulated, of_the_bus,
+            "outputs of emulated links, {case:?}"
+        );
         let count = |fate: Fate| real.fates.iter().filter(|one| **one == fate).count();
         messages += real.ledger.total().messages;
         lost += count(Fate::Lost);
