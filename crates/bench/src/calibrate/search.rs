@@ -2,8 +2,11 @@
 
 /// Factor by which a parameter is first moved.
 const FIRST: f64 = 2.0;
+/// A round that takes less than this share off the loss is followed by one of smaller moves: parameters
+/// that hardly matter would else wander on for ever.
+const WORTH: f64 = 2e-4;
 
-/// Moves `parameters`, all above 0, by factors until no single one lowers `loss` any more, down to
+/// Moves `parameters`, all above 0, by factors until no round lowers `loss` by much any more, down to
 /// the factor `finest`; returns the loss that is left. Deterministic: parameters take turns in
 /// their order.
 pub(crate) fn search(
@@ -14,8 +17,7 @@ pub(crate) fn search(
     let mut best = loss(parameters);
     let mut factor = FIRST;
     while factor > finest {
-        let before = parameters.to_vec();
-        let mut moved = false;
+        let (before, begun) = (parameters.to_vec(), best);
         for at in 0..parameters.len() {
             for step in [factor, 1.0 / factor] {
                 let held = parameters[at];
@@ -23,13 +25,12 @@ pub(crate) fn search(
                 let now = loss(parameters);
                 if now < best {
                     best = now;
-                    moved = true;
                     break;
                 }
                 parameters[at] = held;
             }
         }
-        if !moved {
+        if best >= begun * (1.0 - WORTH) {
             factor = factor.sqrt();
             continue;
         }
@@ -63,6 +64,18 @@ mod tests {
         let left = search(&mut parameters, 1.01, loss);
         assert!(left < 0.01, "{left} left at {parameters:?}");
         assert!((parameters[0] * parameters[1] / 6.0 - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn a_loss_that_sinks_without_end_is_left_alone() {
+        // The further off, the better, by ever less: every move pays, none is worth it.
+        let mut calls = 0;
+        let mut parameters = [1.0; 4];
+        let left = search(&mut parameters, 1.03, |p| {
+            calls += 1;
+            1.0 + 0.01 / (1.0 + p.iter().map(|one| one.ln().abs()).sum::<f64>())
+        });
+        assert!(left < 1.01 && calls < 500, "{left} after {calls} calls");
     }
 
     #[test]
