@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use expertmesh_simulator::Costs;
+use expertmesh_exchange::ExchangeKind;
+use expertmesh_simulator::{Costs, Layer, NetworkShape};
 use expertmesh_telemetry::Environment;
 use expertmesh_topology::Topology;
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{Domain, ExpertTimes, Point};
+use crate::calibrate::{Domain, ExpertTimes, LayerShape, Point};
 use crate::validate::FigureErrors;
 
 /// A calibrated machine.
@@ -132,25 +133,52 @@ pub fn set_loopback(topology: &mut Topology, loopback: &[f64]) {
 // === impl Domain ===
 
 impl Domain {
-    /// Why a configuration lies outside, if it does.
+    /// Why a step of `layer` lies outside, if it does.
     pub fn outside(
         &self,
         workers: usize,
         tokens: usize,
-        hidden: usize,
-        ffn: usize,
+        layer: &Layer,
+        exchange: ExchangeKind,
     ) -> Option<String> {
         let range = |what: &str, held: usize, (low, high): (usize, usize)| {
             (!(low..=high).contains(&held))
                 .then(|| format!("{what} is {held}, calibrated from {low} to {high}"))
         };
-        let known =
-            |shape: &crate::calibrate::LayerShape| (shape.hidden, shape.ffn) == (hidden, ffn);
+        let exchange = exchange.to_string();
+        let other = || {
+            let known = self.exchanges.join(" and ");
+            format!("exchange is {exchange}, calibrated with {known}")
+        };
         range("workers", workers, self.workers)
             .or_else(|| range("tokens", tokens, self.tokens))
-            .or_else(|| {
-                (!self.shapes.iter().any(known))
-                    .then(|| format!("experts of {hidden} × {ffn} were not calibrated"))
-            })
+            .or_else(|| (!self.exchanges.contains(&exchange)).then(other))
+            .or_else(|| self.other_layer(layer))
+    }
+
+    /// What `layer` has that no calibrated one has.
+    fn other_layer(&self, layer: &Layer) -> Option<String> {
+        let shape = LayerShape {
+            experts: layer.experts,
+            top_k: layer.top_k,
+            hidden: layer.hidden,
+            ffn: layer.expert.ffn,
+        };
+        let Some(known) = self.shapes.iter().find(|one| **one == shape) else {
+            let shapes = self.shapes.iter().map(LayerShape::to_string);
+            let known = shapes.collect::<Vec<_>>().join(", ");
+            return Some(format!("the layer is {shape}, calibrated with {known}"));
+        };
+        let expert = known.expert();
+        let plain = layer.expert == NetworkShape::of(&expert)
+            && (layer.wire, layer.dtype) == (expert.dtype, expert.dtype)
+            && layer.free_experts == 0
+            && layer.shared.is_none();
+        (!plain).then(|| {
+            format!(
+                "experts or formats are others than {} alone in {}, which were calibrated",
+                expert.kind, expert.dtype
+            )
+        })
     }
 }

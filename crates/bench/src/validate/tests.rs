@@ -1,3 +1,7 @@
+use expertmesh_exchange::ExchangeKind;
+use expertmesh_kernels::Format;
+use expertmesh_simulator::Layer;
+
 use super::*;
 use crate::calibrate::Domain;
 
@@ -141,4 +145,52 @@ fn held_out_points_are_new_distinct_and_a_function_of_the_seed() {
     let workers = drawn.iter().map(|point| point.workers);
     assert!(workers.clone().all(|workers| (2..=6).contains(&workers)));
     assert!(workers.clone().max() > workers.min());
+}
+
+#[test]
+fn only_what_was_calibrated_is_inside_of_a_domain() {
+    let domain = Domain::default();
+    let shape = domain.shapes[0];
+    let layer = Layer::new(shape.hidden, shape.experts, shape.top_k, shape.expert());
+    let star = ExchangeKind::Star;
+    assert_eq!(domain.outside(2, 1, &layer, star), None);
+    assert_eq!(domain.outside(6, 1024, &layer, star), None);
+    let with = |change: fn(&mut Layer)| {
+        let mut other = layer.clone();
+        change(&mut other);
+        domain.outside(2, 1, &other, star)
+    };
+    let cases = [
+        (domain.outside(7, 1, &layer, star), "workers is 7"),
+        (domain.outside(2, 1025, &layer, star), "tokens is 1025"),
+        (
+            domain.outside(2, 1, &layer, ExchangeKind::Hierarchical),
+            "exchange is hierarchical, calibrated with star and all-to-all",
+        ),
+        (
+            with(|layer| layer.top_k = 3),
+            "8x1024x2816 top-3, calibrated with 8x1024x2816 top-2",
+        ),
+        (with(|layer| layer.experts = 64), "64x1024x2816"),
+        (
+            with(|layer| layer.expert.matrices = 2),
+            "swiglu alone in f32",
+        ),
+        (
+            with(|layer| layer.expert.weight_bytes /= 2),
+            "swiglu alone in f32",
+        ),
+        (
+            with(|layer| layer.wire = Format::Bf16),
+            "swiglu alone in f32",
+        ),
+        (
+            with(|layer| layer.shared = Some(layer.expert)),
+            "swiglu alone in f32",
+        ),
+    ];
+    for (outside, words) in cases {
+        let outside = outside.expect(words);
+        assert!(outside.contains(words), "{outside}");
+    }
 }

@@ -155,20 +155,13 @@ pub(super) fn plan_on(
         })
     });
     if let Some(trust) = &mut machines.trust {
-        let (hidden, ffn) = (subject.layer.hidden, subject.layer.expert.ffn);
-        let outside = trust.domain.outside(workers, tokens, hidden, ffn);
+        let exchange = step.exchange;
+        let outside = (trust.domain).outside(workers, tokens, &subject.layer, exchange);
         let name = &machines.topology.name;
-        let untried = (!trust.domain.exchanges.contains(&step.exchange.to_string()))
-            .then(|| format!("{} was not calibrated", step.exchange));
         let elsewhere = (name != "loopback").then(|| {
             format!("links of {name}, emulated between processes of the profile's machine")
         });
-        trust.outside = trust
-            .locked
-            .map(str::to_owned)
-            .or(outside)
-            .or(untried)
-            .or(elsewhere);
+        trust.outside = trust.locked.map(str::to_owned).or(outside).or(elsewhere);
     }
     let source = match &machines.trust {
         None => machines.costs.source,

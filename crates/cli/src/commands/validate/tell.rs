@@ -117,11 +117,15 @@ fn noisy(points: &[Comparison], gates: &Gates) -> String {
     let noisy: Vec<(String, f64)> = noisy.collect();
     let differ = match noisy.len() {
         0 => return String::new(),
-        1 => "1 point differs from itself".to_owned(),
-        many => format!("{many} points differ from themselves"),
+        1 => ["1 point differs from itself", "counts"].map(str::to_owned),
+        many => [
+            format!("{many} points differ from themselves"),
+            "count".to_owned(),
+        ],
     };
     let bound = 100.0 * gates.spread;
-    let mut text = format!("\n  {differ} by more than {bound:.0} % (A/A) and still count:\n");
+    let [differ, count] = differ;
+    let mut text = format!("\n  {differ} by more than {bound:.0} % (A/A) and still {count}:\n");
     for (name, spread) in noisy {
         let _ = writeln!(text, "    {name}: {}", percent(spread));
     }
