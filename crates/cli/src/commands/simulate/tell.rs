@@ -212,7 +212,7 @@ fn devices(topology: &Topology, factor: f64) -> Topology {
 fn experts(costs: &Costs, factor: f64) -> Costs {
     let mut faster = costs.clone();
     for table in &mut faster.experts.tables {
-        for (_, ns) in &mut table.points {
+        for (_, ns) in table.points.iter_mut().chain(&mut table.beside) {
             *ns *= factor;
         }
     }
