@@ -15,16 +15,17 @@ use common::{expertmesh, fails, report, stdout, text};
 use expertmesh_telemetry::Source;
 use serde_json::Value;
 
-/// A domain that is measured in seconds.
+/// A domain that is measured in seconds, and fitted in as many: the more choices a step has, the fewer
+/// steps a fit simulates.
 const TINY: [&str; 10] = [
     "--points",
     "4",
     "--workers",
     "2,2",
     "--tokens",
-    "1,16",
+    "8,64",
     "--shape",
-    "4,2,64,96",
+    "16,8,64,96",
     "--seconds",
     "0.01",
 ];
@@ -38,7 +39,7 @@ fn source(profile: &Path, tokens: &str, workers: &str, more: &[&str]) -> (Source
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("report.json");
     let head = ["simulate", "--profile", text(profile), "--tokens", tokens];
-    let layer = ["--experts", "4", "--top-k", "2", "--hidden", "64"];
+    let layer = ["--experts", "16", "--top-k", "8", "--hidden", "64"];
     let rest = ["--ffn", "96", "--workers", workers, "--steps", "3"];
     let page = stdout(&[&head[..], &layer, &rest, &["--report", text(&file)], more].concat());
     let run = &report(&file).runs[0];
@@ -52,18 +53,18 @@ fn a_profile_is_made_validated_and_believed_as_far_as_it_goes() {
     let page = stdout(&[&["calibrate", "--profile", text(&file)][..], &TINY].concat());
     for words in [
         "calibrate: 4 points",
-        "2 workers, 1 to 16 tokens, 4x64x96 top-2, star and all-to-all on loopback",
+        "2 workers, 8 to 64 tokens, 16x64x96 top-8, star and all-to-all on loopback",
         "phases.experts",
     ] {
         assert!(page.contains(words), "no {words:?} in {page}");
     }
     let profile = json(&file);
     assert_eq!(profile["domain"]["workers"], serde_json::json!([2, 2]));
-    assert_eq!(profile["domain"]["tokens"], serde_json::json!([1, 16]));
+    assert_eq!(profile["domain"]["tokens"], serde_json::json!([8, 64]));
     assert_eq!(profile["points"].as_array().unwrap().len(), 4);
     assert_eq!(profile["experts"].as_array().unwrap().len(), 1);
     assert_eq!(profile["verdict"], Value::Null);
-    let (before, page) = source(&file, "8", "2", &[]);
+    let (before, page) = source(&file, "20", "2", &[]);
     assert_eq!(before, Source::Extrapolated);
     assert!(page.contains("never validated"), "{page}");
 
@@ -101,23 +102,23 @@ fn a_profile_is_made_validated_and_believed_as_far_as_it_goes() {
         true => Source::Calibrated,
         false => Source::Extrapolated,
     };
-    assert_eq!(source(&file, "8", "2", &[]).0, of(passed));
+    assert_eq!(source(&file, "20", "2", &[]).0, of(passed));
     // The same, had the machine been noisier, and quieter.
     for passed in [false, true] {
         let mut profile = json(&file);
         profile["verdict"]["passed"] = passed.into();
         std::fs::write(&file, profile.to_string()).unwrap();
-        let (inside, page) = source(&file, "16", "2", &[]);
+        let (inside, page) = source(&file, "64", "2", &[]);
         assert_eq!(inside, of(passed));
         assert_eq!(page.contains("failed its validation"), !passed, "{page}");
     }
     let outside: [(&str, &str, &[&str]); 6] = [
-        ("17", "2", &[]),
-        ("8", "3", &[]),
-        ("8", "2", &["--experts", "8"]),
-        ("8", "2", &["--dtype", "bf16"]),
-        ("8", "2", &["--exchange", "hierarchical"]),
-        ("8", "2", &["--topology", "lab"]),
+        ("65", "2", &[]),
+        ("20", "3", &[]),
+        ("20", "2", &["--experts", "8"]),
+        ("20", "2", &["--dtype", "bf16"]),
+        ("20", "2", &["--exchange", "hierarchical"]),
+        ("20", "2", &["--topology", "lab"]),
     ];
     for (tokens, workers, more) in outside {
         let (outside, page) = source(&file, tokens, workers, more);

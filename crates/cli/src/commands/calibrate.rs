@@ -32,6 +32,8 @@ use crate::signals::{Signals, interrupted};
 /// may share a worker or not: it takes many such steps to know the usual one.
 const FIT_CHOICES: usize = 1024;
 const MOST_FIT_STEPS: usize = 24;
+/// Steps of a launch that a median needs: ten on either side.
+pub(crate) const FEWEST_STEPS: u64 = 20;
 /// Latency, ns, and rate, bytes a ns, that the fit of a loopback starts from.
 const LOOPBACK: [f64; 2] = [20_000.0, 2.0];
 
@@ -174,7 +176,7 @@ async fn measure_grid(
 ) -> Result<Vec<PointRecord>, Failure> {
     let effort = Effort {
         seconds: args.seconds,
-        fewest: 12,
+        fewest: FEWEST_STEPS,
         most: 200,
     };
     let progress = Progress::steps(grid.len() as u64);

@@ -8,7 +8,7 @@ use expertmesh_telemetry::Run;
 use expertmesh_topology::{Fabric, Topology};
 
 use crate::cluster::ProcessGroup;
-use crate::commands::calibrate::check_seconds;
+use crate::commands::calibrate::{FEWEST_STEPS, check_seconds};
 use crate::commands::measure::{Effort, measure, predict, steps};
 use crate::commands::validate::{ValidateArgs, tell};
 use crate::error::Failure;
@@ -22,6 +22,9 @@ const RESTARTS: usize = 5;
 const SECONDS: f64 = 0.4;
 /// What is emulated at about half of the points.
 const LINKS: &str = "lab";
+/// Launches of a point until its links are as asked for: on a machine that others use, too, one of
+/// hundreds of probes may fail.
+const TRIES: usize = 3;
 
 /// What is launched, seed by seed.
 struct Plan {
@@ -130,7 +133,7 @@ impl Plan {
             restarts,
             effort: Effort {
                 seconds,
-                fewest: 10,
+                fewest: FEWEST_STEPS,
                 most: 100,
             },
         })
@@ -174,13 +177,33 @@ impl Plan {
         let mut runs: Vec<Vec<Run>> = vec![Vec::new(); points.len()];
         for _ in 0..self.restarts {
             for (point, runs) in points.iter().zip(&mut runs) {
-                let about = |failure: Failure| failure.about(&point.to_string());
-                let run = measure(point, profile.seed, self.effort, group, log_format).await;
-                runs.push(run.map_err(about)?);
+                runs.push(self.launched(point, profile, group, log_format).await?);
                 progress.step(true);
             }
         }
         Ok(runs)
+    }
+
+    /// One launch of `point`; again if its links were not as asked for, which nothing was measured
+    /// over.
+    async fn launched(
+        &self,
+        point: &Point,
+        profile: &Profile,
+        group: &mut ProcessGroup,
+        log_format: LogFormat,
+    ) -> Result<Run, Failure> {
+        let mut tries = 1;
+        loop {
+            match measure(point, profile.seed, self.effort, group, log_format).await {
+                Err(Failure::Gate(reason)) if tries < TRIES => {
+                    tracing::warn!(%point, reason, tries, "launching again");
+                    group.stop().await;
+                    tries += 1;
+                }
+                other => return other.map_err(|failure| failure.about(&point.to_string())),
+            }
+        }
     }
 
     fn compare(
