@@ -25,30 +25,24 @@ pub(crate) enum Event {
 /// Events packed as time, number, kind and subject: one comparison orders them, and equal times
 /// keep the order in which they were pushed.
 ///
-/// A calendar: events of the present span of time are in a heap, which is small; later ones lie
-/// unsorted in the span of their time until it comes; what is beyond the calendar's end is in a
-/// heap of its own. A heap of everything would miss the cache at every level.
+/// A calendar: events of the present span of time are sorted when it comes; later ones lie unsorted
+/// in the span of their time; what is beyond the calendar's end, and what is pushed for the span
+/// that is under way, is in heaps. A heap of everything would miss the cache at every level.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// The present span, and whatever was pushed for it since it began.
-    present: BinaryHeap<Reverse<u128>>,
+    /// The present span, the next event last.
+    present: Vec<u128>,
+    /// What was pushed for it since it began.
+    late: BinaryHeap<Reverse<u128>>,
     /// Number of the present span.
     span: u64,
-    /// First node of each span, a ring.
-    spans: Vec<u32>,
-    nodes: Vec<Node>,
-    free: u32,
+    /// Events of the spans to come, a ring.
+    spans: Vec<Vec<u128>>,
     /// Events in spans.
     later: usize,
     /// Events beyond the ring.
     far: BinaryHeap<Reverse<u128>>,
     pushed: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Node {
-    word: u128,
-    next: u32,
 }
 
 const KIND_BITS: u32 = 3;
@@ -62,18 +56,19 @@ const LAST_NS: u64 = (1 << (u128::BITS - TIME_BIT)) - 1;
 /// A span is 2^11 ns, and the ring 16 ms long.
 const SPAN_BITS: u32 = 11;
 const SPANS: u64 = 1 << 13;
-const NONE: u32 = u32::MAX;
+
+/// Kinds of events up to this one are about a message.
+const LAST_OF_MESSAGES: u32 = 2;
 
 // === impl Queue ===
 
 impl Default for Queue {
     fn default() -> Self {
         Self {
-            present: BinaryHeap::new(),
+            present: Vec::new(),
+            late: BinaryHeap::new(),
             span: 0,
-            spans: vec![NONE; usize::try_from(SPANS).unwrap_or(0)],
-            nodes: Vec::new(),
-            free: NONE,
+            spans: vec![Vec::new(); usize::try_from(SPANS).unwrap_or(0)],
             later: 0,
             far: BinaryHeap::new(),
             pushed: 0,
@@ -95,9 +90,10 @@ impl Queue {
         let word = u128::from(at_ns) << TIME_BIT | number | low;
         let span = at_ns >> SPAN_BITS;
         if span <= self.span {
-            self.present.push(Reverse(word));
+            self.late.push(Reverse(word));
         } else if span - self.span < SPANS {
-            self.keep(span, word);
+            self.spans[slot_of(span)].push(word);
+            self.later += 1;
         } else {
             self.far.push(Reverse(word));
         }
@@ -106,44 +102,36 @@ impl Queue {
     /// Forgets all events and begins anew; keeps its memory.
     pub(crate) fn clear(&mut self) {
         self.present.clear();
+        self.late.clear();
         self.far.clear();
-        self.nodes.clear();
-        self.spans.fill(NONE);
-        (self.span, self.free, self.later, self.pushed) = (0, NONE, 0, 0);
+        self.spans.iter_mut().for_each(Vec::clear);
+        (self.span, self.later, self.pushed) = (0, 0, 0);
     }
 
     /// The next event and its time.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
-        if self.present.is_empty() {
+        if self.present.is_empty() && self.late.is_empty() {
             self.advance()?;
         }
-        let Reverse(word) = self.present.pop()?;
-        // The low 32 bits are kind and subject.
-        let low = (word & u128::from(u32::MAX)) as u32;
+        let late = self.late.peek().map(|Reverse(word)| *word);
+        let word = match (self.present.last(), late) {
+            (Some(word), late) if late.is_none_or(|late| *word < late) => self.present.pop()?,
+            _ => self.late.pop()?.0,
+        };
+        let low = low_of(word);
         let event = Event::of(low >> SUBJECT_BITS, low & ((1 << SUBJECT_BITS) - 1));
         Some((time_of(word), event))
     }
 
-    fn keep(&mut self, span: u64, word: u128) {
-        let slot = (span % SPANS) as usize;
-        let node = Node {
-            word,
-            next: self.spans[slot],
-        };
-        let at = match self.free {
-            NONE => {
-                self.nodes.push(node);
-                u32::try_from(self.nodes.len() - 1).unwrap_or(NONE)
-            }
-            at => {
-                self.free = self.nodes[at as usize].next;
-                self.nodes[at as usize] = node;
-                at
-            }
-        };
-        self.spans[slot] = at;
-        self.later += 1;
+    /// The message that the event `ahead` events after the next one is about, if it is about one;
+    /// as far as is known.
+    #[inline]
+    pub(crate) fn message_ahead(&self, ahead: usize) -> Option<u32> {
+        let at = self.present.len().checked_sub(ahead + 1)?;
+        let low = low_of(self.present[at]);
+        let is_message = low >> SUBJECT_BITS <= LAST_OF_MESSAGES;
+        is_message.then_some(low & ((1 << SUBJECT_BITS) - 1))
     }
 
     /// Makes the next span that has events the present one.
@@ -158,29 +146,34 @@ impl Queue {
             // Some span of the ring has events, so this ends.
             loop {
                 self.span += 1;
-                if self.spans[(self.span % SPANS) as usize] != NONE || far == Some(self.span) {
+                if !self.spans[slot_of(self.span)].is_empty() || far == Some(self.span) {
                     break;
                 }
             }
         }
-        let mut at = std::mem::replace(&mut self.spans[(self.span % SPANS) as usize], NONE);
-        while at != NONE {
-            let Node { word, next } = self.nodes[at as usize];
-            self.present.push(Reverse(word));
-            self.nodes[at as usize].next = self.free;
-            self.free = at;
-            self.later -= 1;
-            at = next;
-        }
+        // The memory of the span that is over goes to the one that comes.
+        std::mem::swap(&mut self.present, &mut self.spans[slot_of(self.span)]);
+        self.later -= self.present.len();
         while let Some(Reverse(word)) = self.far.peek() {
             if time_of(*word) >> SPAN_BITS > self.span {
                 break;
             }
-            self.present.push(Reverse(*word));
+            self.present.push(*word);
             self.far.pop();
         }
+        self.present.sort_unstable_by(|a, b| b.cmp(a));
         Some(())
     }
+}
+
+/// Where the events of a span to come are.
+fn slot_of(span: u64) -> usize {
+    (span % SPANS) as usize
+}
+
+/// Kind and subject of a packed event.
+fn low_of(word: u128) -> u32 {
+    (word & u128::from(u32::MAX)) as u32
 }
 
 /// The time of a packed event.

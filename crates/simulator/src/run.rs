@@ -17,6 +17,7 @@ mod tasks;
 use std::collections::BTreeSet;
 
 use expertmesh_exchange::LossCause;
+use expertmesh_kernels::prefetch_to_write;
 use expertmesh_telemetry::Lane;
 use expertmesh_topology::Passage;
 use expertmesh_wire::Times;
@@ -199,11 +200,25 @@ impl<'a> World<'a> {
                 });
             };
             debug_assert!(at >= self.now, "time goes one way");
+            self.look_ahead();
             self.now = at;
             self.events += 1;
             self.happen(event);
         }
         Ok(())
+    }
+
+    /// Asks memory for what the next events are about: by the time they come it is far away.
+    #[inline]
+    fn look_ahead(&self) {
+        if let Some(message) = self.queue.message_ahead(3) {
+            prefetch_to_write(&self.messages, message as usize);
+        }
+        if let Some(message) = self.queue.message_ahead(1) {
+            let message = &self.messages[message as usize];
+            prefetch_to_write(&self.homes, message.home as usize);
+            prefetch_to_write(&self.ends, message.to as usize);
+        }
     }
 
     #[inline]
