@@ -15,7 +15,7 @@ mod predict;
 mod profile;
 pub(crate) mod search;
 
-pub use fit::{Sample, fit};
+pub use fit::{NOT_FITTED, Sample, fit};
 pub use machine::{ExpertTimes, time_expert};
 pub use point::{Domain, LayerShape, Point};
 pub use predict::{Predictor, figures_of, ledger_difference};

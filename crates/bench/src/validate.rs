@@ -104,15 +104,17 @@ impl Comparison {
 
 impl ErrorTable {
     /// The errors of every figure that any of `points` has. A phase that takes less than a
-    /// hundredth of a measured step is left out at that point: its error has no weight in anything.
+    /// hundredth of the step, measured and predicted, is left out at that point: its error has no
+    /// weight in anything.
     pub fn of(points: &[Comparison]) -> Self {
         let names = points.iter().flat_map(|point| point.predicted_us.keys());
         let mut names: Vec<&String> = names.collect();
         names.sort_by_key(|name| (place(name), name.as_str()));
         names.dedup();
         let matters = |point: &Comparison, figure: &str| {
-            let share = point.median_us(figure)? / point.median_us(STEP)?;
-            (share >= 0.01).then_some(())
+            let measured = point.median_us(figure)? / point.median_us(STEP)?;
+            let predicted = point.predicted_us.get(figure)? / point.predicted_us.get(STEP)?;
+            (measured.max(predicted) >= 0.01).then_some(())
         };
         let errors = |figure: &str| -> Vec<f64> {
             let one = |point: &Comparison| {

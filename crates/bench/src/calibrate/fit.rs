@@ -56,6 +56,18 @@ const KNOBS: [Knob; 12] = [
     |costs| &mut costs.shard_plan.unit_ns,
 ];
 
+/// Costs that a fit leaves as they were: nothing that is measured shows them by themselves.
+pub const NOT_FITTED: [&str; 8] = [
+    "check",
+    "local",
+    "reply",
+    "timer_ns",
+    "pack.fixed_ns",
+    "shard_plan.fixed_ns",
+    "collect.fixed_ns",
+    "experts.bandwidth_share",
+];
+
 /// Fits `costs` to `samples`; `simulate` gives the figures of every sample under some costs, `links`
 /// are numbers of the topology that it uses besides and that are moved too. Returns the loss left.
 pub fn fit(
@@ -114,9 +126,11 @@ fn loss(samples: &[Sample], predicted: &[BTreeMap<String, f64>]) -> f64 {
             let (measured, now) = (sample.measured_us.get(figure)?, predicted.get(figure)?);
             Some((*measured, *now))
         };
-        let Some((step, now)) = pair("step") else {
+        let Some(step) = sample.measured_us.get("step") else {
             continue;
         };
+        // What cannot be simulated takes no time at all, and is as wrong as can be.
+        let now = predicted.get("step").copied().unwrap_or(0.0);
         sum += bent((now.max(1e-3) / step.max(1e-3)).ln());
         for (figure, weight) in PARTS {
             if let Some((measured, now)) = pair(figure) {
@@ -196,6 +210,20 @@ fn line(points: &[(f64, f64)], start: Line) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn costs_that_cannot_be_simulated_are_the_worst() {
+        let sample = Sample {
+            tokens: 1.0,
+            choices: 1.0,
+            gate_flops: 1.0,
+            combined_bytes: None,
+            measured_us: BTreeMap::from([("step".to_owned(), 100.0)]),
+        };
+        let far = BTreeMap::from([("step".to_owned(), 10_000.0)]);
+        let samples = std::slice::from_ref(&sample);
+        assert!(loss(samples, &[BTreeMap::new()]) > loss(samples, &[far]));
+    }
 
     /// A world in which a step is what two costs make of it.
     #[test]

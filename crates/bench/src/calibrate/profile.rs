@@ -37,6 +37,9 @@ pub struct Profile {
     pub verdict: Option<Verdict>,
 }
 
+/// Largest size in a domain.
+const MOST: usize = 1 << 24;
+
 /// Errors at points that the costs were not fitted to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -47,6 +50,9 @@ pub struct Verdict {
     pub error: FigureErrors,
     /// Whether every gate held for every seed, and every ledger was equal.
     pub passed: bool,
+    /// Seeds that failed and have not passed since; an earlier validation's, too.
+    #[serde(default)]
+    pub failed_seeds: Vec<u64>,
 }
 
 /// A measured point.
@@ -97,6 +103,7 @@ impl Profile {
             let held = "environment.cores is 0, expected the cores that the launches had";
             return Err(wrong(held.to_owned()));
         }
+        profile.domain.check().map_err(wrong)?;
         let costs = profile.costs.validate();
         costs.map_err(|error| wrong(error.to_string()))?;
         Ok(profile)
@@ -130,9 +137,81 @@ pub fn set_loopback(topology: &mut Topology, loopback: &[f64]) {
     }
 }
 
+// === impl Verdict ===
+
+impl Verdict {
+    /// Fewer points say little of nine in ten.
+    pub const FEWEST_POINTS: usize = 12;
+
+    /// This verdict after an earlier one: a seed that failed stays red until it is validated again.
+    #[must_use]
+    pub fn after(mut self, earlier: Option<&Self>) -> Self {
+        let open = earlier.map(|one| match one.failed_seeds.is_empty() && !one.passed {
+            true => &one.holdout_seeds,
+            false => &one.failed_seeds,
+        });
+        for seed in open.into_iter().flatten() {
+            if !self.holdout_seeds.contains(seed) {
+                self.failed_seeds.push(*seed);
+            }
+        }
+        self.passed &= self.failed_seeds.is_empty();
+        self
+    }
+
+    /// Why figures are extrapolated in spite of this verdict, if they are.
+    pub fn lock(&self) -> Option<String> {
+        if !self.passed {
+            let seeds = self.failed_seeds.iter().map(u64::to_string);
+            let seeds = seeds.collect::<Vec<_>>().join(", ");
+            return Some(format!("the profile failed its validation (seed {seeds})"));
+        }
+        (self.error.points < Self::FEWEST_POINTS).then(|| {
+            let (points, fewest) = (self.error.points, Self::FEWEST_POINTS);
+            format!("the profile was validated at {points} points, expected at least {fewest}")
+        })
+    }
+}
+
 // === impl Domain ===
 
 impl Domain {
+    /// Whether it is a domain.
+    ///
+    /// # Errors
+    /// A sentence that names the field.
+    pub fn check(&self) -> Result<(), String> {
+        for (name, (low, high)) in [("workers", self.workers), ("tokens", self.tokens)] {
+            if low == 0 || low > high || high > MOST {
+                return Err(format!(
+                    "domain.{name} is [{low}, {high}], expected two rising numbers from 1 to {MOST}"
+                ));
+            }
+        }
+        let is_shape = |one: &LayerShape| {
+            let sizes = [one.experts, one.top_k, one.hidden, one.ffn];
+            one.top_k <= one.experts && sizes.iter().all(|size| (1..=MOST).contains(size))
+        };
+        if self.shapes.is_empty() || !self.shapes.iter().all(is_shape) {
+            let expected = "at least one layer whose sizes are above 0 and whose top_k is at most \
+                            its experts";
+            return Err(format!(
+                "domain.shapes is no list of layers, expected {expected}"
+            ));
+        }
+        let is_kind = |name: &String| name.parse::<ExchangeKind>().is_ok();
+        if self.exchanges.is_empty() || !self.exchanges.iter().all(is_kind) {
+            let held = self.exchanges.join(", ");
+            return Err(format!(
+                "domain.exchanges is [{held}], expected names of exchanges"
+            ));
+        }
+        if self.links.is_empty() {
+            return Err("domain.links is empty, expected at least null, the loopback".to_owned());
+        }
+        Ok(())
+    }
+
     /// Why a step of `layer` lies outside, if it does.
     pub fn outside(
         &self,

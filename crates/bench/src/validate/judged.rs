@@ -54,9 +54,11 @@ impl Judged {
 pub fn verdict(seeds: &[Judged]) -> Option<Verdict> {
     let points = seeds.iter().flat_map(|one| one.points.iter().cloned());
     let all = ErrorTable::of(&points.collect::<Vec<_>>());
+    let failed = seeds.iter().filter(|one| !one.passed());
     Some(Verdict {
         holdout_seeds: seeds.iter().map(|one| one.holdout_seed).collect(),
         error: all.figure(STEP)?,
         passed: seeds.iter().all(Judged::passed),
+        failed_seeds: failed.map(|one| one.holdout_seed).collect(),
     })
 }

@@ -64,13 +64,25 @@ fn a_verdict_passes_if_every_seed_does_and_no_ledger_differs() {
     assert_eq!((both.error.points, both.error.max), (2, 1.0));
     // 23 good points and a seed of one bad point: together within the gates, and still not passed.
     let many = Judged::of(3, vec![comparison(&[100.0], 105.0); 23], &gates);
-    assert!(!verdict(&[many.clone(), bad]).unwrap().passed);
+    assert!(!verdict(&[many.clone(), bad.clone()]).unwrap().passed);
     assert!(verdict(&[good.clone(), many]).unwrap().passed);
-    let mut other = good;
+    let mut other = good.clone();
     other.points[0].ledger_difference = Some("messages: 1 measured, 2 simulated".to_owned());
     assert!(other.missed().is_none() && !other.passed());
     assert!(!verdict(&[other]).unwrap().passed);
     assert_eq!(verdict(&[]), None);
+    // A seed that failed stays red until it is validated again, whatever others say.
+    let red = verdict(std::slice::from_ref(&bad)).unwrap();
+    assert_eq!(red.failed_seeds, [bad.holdout_seed]);
+    let still = verdict(std::slice::from_ref(&good))
+        .unwrap()
+        .after(Some(&red));
+    assert!(!still.passed && still.lock().is_some());
+    let mended = Judged {
+        holdout_seed: bad.holdout_seed,
+        ..good.clone()
+    };
+    assert!(verdict(&[mended]).unwrap().after(Some(&still)).passed);
 }
 
 #[test]

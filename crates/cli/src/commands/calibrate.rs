@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expertmesh_bench::calibrate::{
-    Domain, ExpertTimes, LayerShape, Point, PointRecord, Predictor, Profile, Sample, figures_of,
-    fit, set_loopback, time_expert,
+    Domain, ExpertTimes, LayerShape, NOT_FITTED, Point, PointRecord, Predictor, Profile, Sample,
+    figures_of, fit, set_loopback, time_expert,
 };
 use expertmesh_bench::validate::{Comparison, ErrorTable, FigureErrors, STEP};
 use expertmesh_simulator::{Costs, ExpertTable};
@@ -249,6 +249,8 @@ fn fitted(
         points.len()
     );
     costs.source = Source::Calibrated;
+    let left = NOT_FITTED.map(|path| (path.to_owned(), Source::Preset));
+    costs.sources = left.into_iter().collect();
     let errors = table_of(&points);
     let nothing = FigureErrors {
         points: 0,

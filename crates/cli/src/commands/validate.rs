@@ -25,8 +25,8 @@ use crate::logging::LogFormat;
   expertmesh validate --published --table mine.csv --json
 
 Held-out points are drawn by the seed from the profile's domain and are none that calibration
-measured. Of several seeds each has its own table and must meet the gates by itself; the verdict is
-that of the last `validate`. A/A is half the range of a point's medians over its restarts.
+measured. Of several seeds each has its own table and must meet the gates by itself; a seed that
+failed stays so until it is validated again. A/A is half the range of a point's medians over its restarts.
 A table has the columns nodes, ranks, tokens_per_rank, hidden, topk, experts, dispatch_us and
 combine_us. Exit code 3 if a gate or a bound is missed.")]
 pub(crate) struct ValidateArgs {
@@ -34,21 +34,21 @@ pub(crate) struct ValidateArgs {
     #[arg(long, value_name = "FILE", required_unless_present = "published")]
     profile: Option<PathBuf>,
     /// Seed that the held-out points are drawn by, or several: N,N
-    #[arg(long, value_name = "N", requires = "profile", value_parser = whole::<u64>)]
+    #[arg(long, value_name = "N", conflicts_with = "published", value_parser = whole::<u64>)]
     #[arg(required_unless_present = "published", value_delimiter = ',')]
     holdout_seed: Vec<u64>,
     /// Points to draw by each seed [default: 24]
-    #[arg(long, value_name = "N", requires = "profile", value_parser = whole::<usize>)]
+    #[arg(long, value_name = "N", conflicts_with = "published", value_parser = whole::<usize>)]
     points: Option<usize>,
     /// Times that each point is launched, in turn with the others [default: 5]
-    #[arg(long, value_name = "N", requires = "profile", value_parser = whole::<usize>)]
+    #[arg(long, value_name = "N", conflicts_with = "published", value_parser = whole::<usize>)]
     restarts: Option<usize>,
     /// Seconds of steps in each launch [default: 0.4]
-    #[arg(long, value_name = "S", requires = "profile")]
+    #[arg(long, value_name = "S", conflicts_with = "published")]
     seconds: Option<f64>,
     /// Topology whose links are emulated at about half of the points; `none` for loopback alone
     /// [default: lab, 1 Gbit/s and 0.5 ms]
-    #[arg(long, value_name = "FILE|PRESET", requires = "profile")]
+    #[arg(long, value_name = "FILE|PRESET", conflicts_with = "published")]
     links: Option<String>,
     /// Compare with the published figures of other systems
     #[arg(long, conflicts_with = "profile")]

@@ -19,6 +19,8 @@ use crate::signals::{Signals, interrupted};
 
 const POINTS: usize = 24;
 const RESTARTS: usize = 5;
+/// Points of a seed, and launches of a point.
+const MOST: usize = 10_000;
 const SECONDS: f64 = 0.4;
 /// What is emulated at about half of the points.
 const LINKS: &str = "lab";
@@ -56,7 +58,7 @@ pub(super) async fn run(
     };
     group.stop().await;
     let judged = outcome?;
-    profile.verdict = verdict(&judged);
+    profile.verdict = verdict(&judged).map(|one| one.after(profile.verdict.as_ref()));
     std::fs::write(file, profile.to_json()?)
         .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))?;
     match args.json {
@@ -105,10 +107,11 @@ impl Plan {
             args.points.unwrap_or(POINTS),
             args.restarts.unwrap_or(RESTARTS),
         );
-        if count == 0 || restarts == 0 {
-            return Err(Failure::input(format!(
-                "--points is {count} and --restarts is {restarts}, expected at least 1 of each"
-            )));
+        for (flag, held) in [("--points", count), ("--restarts", restarts)] {
+            if !(1..=MOST).contains(&held) {
+                let said = format!("{flag} is {held}, expected 1 to {MOST}");
+                return Err(Failure::input(said));
+            }
         }
         let seconds = args.seconds.unwrap_or(SECONDS);
         check_seconds(seconds)?;

@@ -44,11 +44,13 @@ pub(super) fn verdict(seeds: &[Judged], verdict: Option<&Verdict>, file: &Path) 
         );
     }
     let said = match verdict {
-        Some(one) if one.passed => {
-            let within = percent(one.error.p90);
-            format!("passed: 90 % of the points within {within}; `simulate` says `calibrated`")
-        }
-        Some(_) => "failed: `simulate` says `extrapolated` of every figure".to_owned(),
+        Some(one) => match one.lock() {
+            None => {
+                let within = percent(one.error.p90);
+                format!("passed: 90 % of the points within {within}; `simulate` says `calibrated`")
+            }
+            Some(lock) => format!("{lock}; `simulate` says `extrapolated` of every figure"),
+        },
         None => "none: no point has a step to compare".to_owned(),
     };
     let _ = writeln!(text, "  verdict in {}: {said}", file.display());
@@ -73,7 +75,8 @@ pub(crate) fn errors(table: &ErrorTable) -> String {
         );
     }
     text.push_str(
-        "  as shares of what was measured, at points where the figure is 1 % of the step or more\n",
+        "  as shares of what was measured, at points where the figure is 1 % of the step or more,
+  measured or predicted\n",
     );
     text
 }
