@@ -14,8 +14,8 @@ mod routes;
 mod tests;
 
 pub use lanes::LaneLog;
-pub(crate) use meter::hex;
 pub use meter::{Meter, identity};
+pub(crate) use meter::{hex, policy};
 pub use routes::RouteLog;
 
 use std::time::{Duration, Instant};

@@ -122,6 +122,8 @@ pub enum SimulateError {
 
 /// Sums over steps.
 struct Sums {
+    /// The overflow policy, as the report names it.
+    policy: Option<String>,
     recorder: RunRecorder,
     trace: Trace,
     endpoints: Vec<EndpointUse>,
@@ -243,7 +245,7 @@ impl Simulation {
         let (name, shape) = model;
         let cluster = first.rehearsal.cluster();
         let identity = identity(&cluster, seed, name, shape, &self.load.name())?;
-        let mut sums = Sums::new(&first.simulator);
+        let mut sums = Sums::new(&first.simulator, crate::drive::policy(&cluster));
         let mut step = 0;
         while step < steps {
             let group = step..(step + self.overlap as u64).min(steps);
@@ -359,9 +361,10 @@ impl Batch {
 // === impl Sums ===
 
 impl Sums {
-    fn new(simulator: &Simulator) -> Self {
+    fn new(simulator: &Simulator, policy: Option<String>) -> Self {
         let (names, fabric) = (simulator.names(), simulator.fabric());
         Self {
+            policy,
             recorder: RunRecorder::new(names),
             trace: Trace::new(names),
             endpoints: vec![EndpointUse::default(); names.len()],
@@ -423,6 +426,7 @@ impl Sums {
         let faults_to_come = faults.map(|(_, fault)| *fault).collect();
         let load = Load::closed(steps, 0, self.clock_ns as f64 / 1e9);
         let mut run = self.recorder.finish(identity, load, source, None);
+        run.overflow.policy = self.policy;
         // What is counted follows from the same code as in a real run; it was still not sent.
         run.source.values_mut().for_each(|one| *one = source);
         Simulated {

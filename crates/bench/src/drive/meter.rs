@@ -26,7 +26,7 @@ pub struct Meter {
     demand: Vec<u64>,
     lost: u64,
     payload_bytes: u64,
-    policy: String,
+    policy: Option<String>,
 }
 
 // === impl Meter ===
@@ -47,7 +47,7 @@ impl Meter {
             demand: vec![0; cluster.experts as usize],
             lost: 0,
             payload_bytes: 0,
-            policy: cluster.overflow.clone(),
+            policy: policy(cluster),
         }
     }
 
@@ -112,7 +112,7 @@ impl Meter {
         let mut run = self
             .recorder
             .finish(identity, load, Source::Measured, digest);
-        run.overflow.policy = Some(self.policy).filter(|policy| !policy.is_empty());
+        run.overflow.policy = self.policy;
         run
     }
 
@@ -189,6 +189,11 @@ pub fn identity(
         endpoints: Vec::new(),
         numerics,
     })
+}
+
+/// The overflow policy in force, as a report names it; `None` of a cluster that does not say.
+pub(crate) fn policy(cluster: &v1::ClusterReply) -> Option<String> {
+    Some(cluster.overflow.clone()).filter(|policy| !policy.is_empty())
 }
 
 fn known_format(field: &str, value: i32) -> Result<Format, DriveError> {
