@@ -35,7 +35,10 @@ pub fn html(report: &Report, traces: &[Trace]) -> Result<String, ReportError> {
     let data = json(report)?.replace('<', "\\u003c");
     let mut page = String::new();
     let title = escape(&title(report));
-    let about = escape(&identity::environment(&report.environment));
+    let about = match report.runs.iter().all(|run| run.environment.is_none()) {
+        true => escape(&identity::environment(&report.environment)),
+        false => "runs of several places; each says where it took place".to_owned(),
+    };
     let _ = write!(
         page,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -81,7 +84,7 @@ fn run_section(report: &Report, at: usize, run: &Run, trace: Option<&Trace>) -> 
     let number = at + 1;
     let heading = escape(&identity::title(run, at, report.runs.len()));
     let mut cards = vec![
-        identity::card(run),
+        identity::card(run, report.environment_of(run)),
         waterfall::card(run),
         distribution::card(run),
     ];

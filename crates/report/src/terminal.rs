@@ -24,9 +24,10 @@ const LABEL: usize = 16;
 /// The text has no colours and no control characters but newlines, whatever the report holds.
 pub fn terminal(report: &Report) -> String {
     let mut page = Page::default();
-    page.line(&environment(&report.environment));
-    if let Some(topology) = &report.environment.topology {
-        page.line(&format!("links of {topology}"));
+    // Runs of several places tell their own.
+    let is_one_place = report.runs.iter().all(|run| run.environment.is_none());
+    if is_one_place {
+        place(&mut page, &report.environment);
     }
     if report.runs.is_empty() {
         page.blank();
@@ -34,6 +35,9 @@ pub fn terminal(report: &Report) -> String {
     }
     for (index, run) in report.runs.iter().enumerate() {
         page.title(&title(run, index, report.runs.len()));
+        if !is_one_place {
+            place(&mut page, report.environment_of(run));
+        }
         block(&mut page, run);
     }
     if report.runs.len() > 1 {
@@ -60,6 +64,13 @@ fn block(page: &mut Page, run: &Run) {
         .as_deref()
         .unwrap_or("none: the run made no outputs");
     page.field("output digest", digest);
+}
+
+fn place(page: &mut Page, place: &Environment) {
+    page.line(&environment(place));
+    if let Some(topology) = &place.topology {
+        page.line(&format!("links of {topology}"));
+    }
 }
 
 fn environment(environment: &Environment) -> String {

@@ -10,8 +10,8 @@
 mod common;
 
 use common::{edge, report, run};
-use expertmesh_report::{counterpart, html, parse, side_by_side};
-use expertmesh_telemetry::{ExchangeKind, Lane, Phase, Report, Run, Source, Trace};
+use expertmesh_report::{counterpart, html, side_by_side, terminal};
+use expertmesh_telemetry::{ExchangeKind, Lane, Network, Phase, Report, Run, Source, Trace};
 
 const VOID: [&str; 4] = ["!doctype", "meta", "link", "br"];
 
@@ -52,7 +52,8 @@ fn elements(page: &str) -> Vec<String> {
 fn held(page: &str) -> Report {
     let from = page.split_once("id=\"report\">").unwrap().1;
     let text = from.split_once("</script>").unwrap().0;
-    parse(text).unwrap()
+    // Read without a check: what is drawn here need not be fit for a file.
+    serde_json::from_str(text).unwrap()
 }
 
 fn check(report: &Report, traces: &[Trace]) -> String {
@@ -252,4 +253,31 @@ fn what_is_not_closed_is_found() {
             "{page}"
         );
     }
+}
+
+#[test]
+fn runs_of_several_places_each_tell_their_own() {
+    let mut both = report(vec![run(ExchangeKind::Star, 2, 20, 100)]);
+    let mut simulated = report(vec![run(ExchangeKind::Star, 2, 20, 150)]);
+    simulated.environment.network = Network::Simulated;
+    simulated.environment.topology = Some("h100, 1 host".to_owned());
+    both.extend(simulated.clone());
+    let page = check(&both, &[]);
+    for place in [
+        "loopback network",
+        "simulated network, links of h100, 1 host",
+    ] {
+        assert_eq!(page.matches(place).count(), 1, "{place}");
+    }
+    let text = terminal(&both);
+    assert_eq!(text.matches("loopback network").count(), 1, "{text}");
+    let (first, second) = text.split_once("Run 2 of 2").unwrap();
+    assert!(first.contains("loopback network") && !first.contains("simulated network"));
+    assert!(second.contains("simulated network") && second.contains("links of h100, 1 host"));
+    // One of them alone is of its own place again.
+    assert_eq!(both.only(1).unwrap(), simulated);
+    // Reports of one place stay one.
+    let mut twice = simulated.clone();
+    twice.extend(simulated.clone());
+    assert!(twice.runs.iter().all(|run| run.environment.is_none()));
 }

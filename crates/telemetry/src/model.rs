@@ -77,6 +77,9 @@ named_enum! {
 /// One configuration, run once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
+    /// Where it took place, where that is not where its report did: several reports in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
     /// What was run.
     pub identity: Identity,
     /// Why it has this exchange, where a cost model chose it.
@@ -232,6 +235,34 @@ impl Report {
             environment,
             runs: Vec::new(),
         }
+    }
+
+    /// Where `run`, one of its runs, took place.
+    pub fn environment_of<'a>(&'a self, run: &'a Run) -> &'a Environment {
+        run.environment.as_ref().unwrap_or(&self.environment)
+    }
+
+    /// Adds the runs of `other`, each of which keeps its environment.
+    pub fn extend(&mut self, other: Report) {
+        let Report {
+            environment, runs, ..
+        } = other;
+        self.runs.extend(runs.into_iter().map(|mut run| {
+            let own = run.environment.take();
+            let own = own.unwrap_or_else(|| environment.clone());
+            run.environment = (own != self.environment).then_some(own);
+            run
+        }));
+    }
+
+    /// The report of run number `at` alone; `None` where there are fewer.
+    #[must_use]
+    pub fn only(&self, at: usize) -> Option<Report> {
+        let mut run = self.runs.get(at)?.clone();
+        let own = run.environment.take();
+        let mut report = Report::new(own.unwrap_or_else(|| self.environment.clone()));
+        report.runs.push(run);
+        Some(report)
     }
 
     /// Path of the first figure that is NaN or infinite, which JSON cannot hold.

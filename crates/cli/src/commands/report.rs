@@ -110,7 +110,7 @@ fn read(args: &ReportArgs) -> Result<(Report, Vec<Trace>), Failure> {
         traces.extend(lanes);
         match &mut all {
             None => all = Some(one),
-            Some(all) => all.runs.extend(one.runs),
+            Some(all) => all.extend(one),
         }
     }
     let all = all.ok_or_else(|| Failure::input("no file is given, expected at least 1"))?;
@@ -170,12 +170,11 @@ impl Exports<'_> {
 
     /// The report as it is shown: with all runs or with one.
     fn shown(&self) -> Result<Report, Failure> {
-        let mut report = self.report.clone();
-        if self.args.run.is_some() {
-            let at = self.one("--run")?;
-            report.runs = vec![report.runs.swap_remove(at)];
-        }
-        Ok(report)
+        let one = match self.args.run {
+            Some(_) => self.report.only(self.one("--run")?),
+            None => None,
+        };
+        Ok(one.unwrap_or_else(|| self.report.clone()))
     }
 
     /// Position of the run that `flag` is about.

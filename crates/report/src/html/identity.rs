@@ -16,13 +16,21 @@ pub(super) fn environment(environment: &Environment) -> String {
     let cores = environment.cores;
     let mut parts = vec![
         format!("version {}", environment.version),
-        format!("{} network", environment.network),
+        network(environment),
         format!("{cores} {}", if cores == 1 { "core" } else { "cores" }),
         format!("{} kernels", environment.kernel),
     ];
     parts.extend(environment.cpu.clone());
     parts.extend(environment.os.clone());
     parts.join(" · ")
+}
+
+/// `loopback network`, `simulated network, links of h100, 2 hosts`.
+fn network(environment: &Environment) -> String {
+    match &environment.topology {
+        None => format!("{} network", environment.network),
+        Some(topology) => format!("{} network, links of {topology}", environment.network),
+    }
 }
 
 /// A run in a line.
@@ -37,9 +45,10 @@ pub(super) fn title(run: &Run, index: usize, runs: usize) -> String {
 }
 
 /// What was run, and how steps were offered.
-pub(super) fn card(run: &Run) -> String {
+pub(super) fn card(run: &Run, place: &Environment) -> String {
     let identity = &run.identity;
     let mut list = List::default();
+    list.entry("where", &environment(place));
     list.entry("model", &identity.model);
     if let Some(shape) = &identity.shape {
         list.entry(

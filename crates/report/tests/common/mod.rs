@@ -193,6 +193,7 @@ pub(crate) fn edge(endpoints: usize, size: u64, us: f64, text: &str) -> Run {
         wire_dtype: text.to_owned(),
     });
     Run {
+        environment: None,
         identity,
         exchange_choice: Some(ExchangeChoice {
             costs: text.to_owned(),

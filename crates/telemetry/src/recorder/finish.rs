@@ -28,6 +28,7 @@ impl RunRecorder {
         load.steps = self.steps();
         let exchange = identity.exchange;
         let mut run = Run {
+            environment: None,
             identity,
             exchange_choice: None,
             load,
