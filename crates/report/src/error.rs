@@ -25,6 +25,16 @@ pub enum ReportError {
     /// Text that is no report.
     #[error("the text is not a report: {0}; give a file that --report wrote")]
     Json(#[from] serde_json::Error),
+    /// A field of a file that contradicts another, or holds what it cannot.
+    #[error("{path} {found}, expected {expected}; give a file that --report wrote")]
+    Field {
+        /// Path of the field.
+        path: String,
+        /// What it holds: `is -1`, `has 2 entries`.
+        found: String,
+        /// What it has to hold.
+        expected: String,
+    },
     /// Lanes that contradict themselves.
     #[error("runs[{run}].{error}")]
     Trace {

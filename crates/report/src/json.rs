@@ -1,6 +1,7 @@
 //! The report as a file.
 
 use crate::ReportError;
+use crate::check::check;
 use expertmesh_telemetry::{Report, SCHEMA};
 
 /// The report as indented JSON that ends with a newline.
@@ -23,7 +24,8 @@ pub fn json(report: &Report) -> Result<String, ReportError> {
 /// # Errors
 ///
 /// [`ReportError::Schema`] when the text names another schema, [`ReportError::Json`] when it is
-/// no report at all.
+/// no report at all, [`ReportError::Field`] when lists in it do not belong together or a figure is
+/// what it cannot be.
 pub fn parse(text: &str) -> Result<Report, ReportError> {
     // The schema first: a report of another schema fails on some field of its own, and that
     // message would send its reader looking in the wrong place.
@@ -33,6 +35,10 @@ pub fn parse(text: &str) -> Result<Report, ReportError> {
             found: found.to_owned(),
             expected: SCHEMA,
         }),
-        _ => Ok(serde_json::from_value(value)?),
+        _ => {
+            let report: Report = serde_json::from_value(value)?;
+            check(&report)?;
+            Ok(report)
+        }
     }
 }

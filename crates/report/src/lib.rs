@@ -2,7 +2,7 @@
 //!
 //! # Reading order
 //!
-//! 1. [`json`] and [`parse`]: the report as a file, and back.
+//! 1. [`json`] and [`parse`]: the report as a file, and back, with a check of what it holds (`check`).
 //! 2. [`terminal()`]: the report as a page of at most [`WIDTH`] columns. Its sections are one file
 //!    each, in the order in which they are printed: who and what, latency, where a step goes,
 //!    communication, overflow and balance, and a comparison when there are several runs.
@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chakra;
+mod check;
 mod error;
 mod html;
 pub mod human;

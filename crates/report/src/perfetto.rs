@@ -34,7 +34,7 @@ struct Slice {
 
 impl Slice {
     fn end_ns(&self) -> u64 {
-        self.begin_ns + self.lane.duration_ns()
+        self.begin_ns.saturating_add(self.lane.duration_ns())
     }
 
     /// Odd for predictions, so that they follow their endpoint. 0 is no process.
@@ -87,7 +87,7 @@ fn place(trace: &Trace) -> Vec<Slice> {
         moved.insert(*step, (*from, *to));
     }
     let at = |lane: &Lane| match moved.get(&lane.step).filter(|_| lane.predicted) {
-        Some((from, to)) => to + (lane.begin_ns - from),
+        Some((from, to)) => to.saturating_add(lane.begin_ns - from),
         None => lane.begin_ns,
     };
     // Predictions without a measured step beside them keep a clock of their own.

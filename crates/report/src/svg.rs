@@ -113,9 +113,10 @@ fn escape(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-/// Round numbers from at most `low` to at least `high`, some `count` steps apart.
+/// Round numbers from at most `low` to at least `high`, some `count` steps apart. They end before
+/// `high` where a float cannot tell one from the next.
 pub(crate) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let span = (high - low).max(1e-9);
+    let span = (high - low).clamp(1e-9, 1e300);
     let rough = span / count.max(1) as f64;
     let mut unit = 1.0;
     while unit > rough {
@@ -129,7 +130,8 @@ pub(crate) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let step = step.unwrap_or(unit * 10.0);
     let first = (low / step + 1e-9).floor();
     let mut ticks = vec![first * step];
-    while ticks.last().is_some_and(|last| *last < high - step * 1e-9) {
+    let most = 2 * count + 4;
+    while ticks.len() < most && ticks.last().is_some_and(|last| *last < high - step * 1e-9) {
         ticks.push((first + ticks.len() as f64) * step);
     }
     ticks

@@ -41,7 +41,8 @@ pub(super) fn card(run: &Run) -> String {
             } else {
                 &us.exchange
             },
-            shape: us.distribution.get(*name).filter(|shape| shape.total() > 0),
+            shape: (us.distribution.get(*name))
+                .filter(|shape| shape.buckets().any(|(_, _, count)| count > 0)),
         })
         .filter(|series| series.latency.count > 0)
         .collect();
@@ -67,8 +68,9 @@ struct Durations {
 
 impl Durations {
     fn new(low: f64, high: f64, pixels: (f64, f64)) -> Self {
-        let low = low.max(1e-3);
-        let high = high.max(low * 1.02);
+        // Bounded, so that no ratio, logarithm or tick of them leaves what a float holds.
+        let low = low.clamp(1e-3, 1e300);
+        let high = high.clamp(low * 1.02, 1e301);
         let is_log = high / low > WIDE;
         let figures = match is_log {
             true => (low.log10(), high.log10()),

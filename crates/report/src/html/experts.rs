@@ -41,6 +41,7 @@ pub(super) fn load(run: &Run) -> String {
     let demand = demand.fold(0, u64::saturating_add);
     let even = demand as f64 / experts.len() as f64;
     let capacity = run.overflow.capacity_factor.map(|factor| factor * even);
+    let capacity = capacity.filter(|capacity| capacity.is_finite());
     let most = experts
         .iter()
         .map(|one| one.assigned.max(one.computed.saturating_add(one.received)));
