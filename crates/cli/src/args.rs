@@ -5,12 +5,13 @@
 //! (what an exchange is chosen by), [`force`] (whose routes they are), [`load`] (what
 //! is driven through it), [`process`] (on which processes), [`network`] (with what between them),
 //! [`picture`] (what is drawn of it); [`values`] (their spellings);
-//! [`config_file`]. What only one command has stands with it: `bench overflow` takes most of these and
+//! [`config_file`]; [`files`] (no file is written over another). What only one command has stands with it: `bench overflow` takes most of these and
 //! adds the factors and the trace that it compares policies under.
 
 pub(crate) mod auto;
 pub(crate) mod capacity;
 mod config_file;
+mod files;
 pub(crate) mod force;
 pub(crate) mod load;
 pub(crate) mod model;
@@ -111,7 +112,9 @@ pub(crate) fn command() -> clap::Command {
 }
 
 fn parse_argv(argv: &[OsString]) -> Result<Cli, Failure> {
-    let matches = command().try_get_matches_from(argv)?;
+    let command = command();
+    let matches = command.clone().try_get_matches_from(argv)?;
+    files::check(&command, &matches)?;
     Ok(Cli::from_arg_matches(&matches)?)
 }
 

@@ -1,11 +1,12 @@
 //! Pages and traces of a report, as files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use expertmesh_report::{html, lanes_json, perfetto, side_by_side};
 use expertmesh_telemetry::{Report, Trace};
 
 use crate::error::Failure;
+use crate::output::write;
 
 /// Places for pictures, checked before the run that would fill them.
 #[derive(Debug, Clone, Default)]
@@ -40,13 +41,4 @@ impl Pictures {
         }
         Ok(())
     }
-}
-
-/// Writes a file.
-///
-/// # Errors
-/// [`Failure::Run`] with the reason.
-pub(crate) fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
-    std::fs::write(file, content)
-        .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))
 }

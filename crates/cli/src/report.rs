@@ -7,7 +7,7 @@ use expertmesh_telemetry::{Environment, Network, Report, Run};
 use expertmesh_wire::v1;
 
 use crate::error::Failure;
-use crate::output::check_place;
+use crate::output::{check_place, write};
 
 /// A report of one run on this machine's processes or on those that `endpoints` name.
 pub(crate) fn of_run(run: Run, endpoints: &[v1::Endpoint]) -> Report {
@@ -64,8 +64,7 @@ impl ReportFile {
     /// [`Failure::Run`] if the file cannot be written.
     pub(crate) fn write(&self, report: &Report) -> Result<(), Failure> {
         let text = expertmesh_report::json(report)?;
-        std::fs::write(&self.path, text)
-            .map_err(|error| Failure::run(format!("cannot write {}: {error}", self.path.display())))
+        write(&self.path, text)
     }
 }
 

@@ -12,8 +12,7 @@ use expertmesh_telemetry::{Report, Run, Trace};
 
 use crate::args::values::at_least_one;
 use crate::error::Failure;
-use crate::output::{check_place, print};
-use crate::pictures::write;
+use crate::output::{check_place, print, write};
 
 /// Flags of `report`.
 #[derive(Debug, Args)]

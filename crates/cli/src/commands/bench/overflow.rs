@@ -26,7 +26,7 @@ use crate::cluster::{ProcessGroup, start_workers, while_all_live};
 use crate::commands::bench::overflow::plan::Plan;
 use crate::error::Failure;
 use crate::logging::LogFormat;
-use crate::output::{check_place, print};
+use crate::output::{check_place, print, write};
 use crate::progress::Progress;
 use crate::report::{ReportFile, environment};
 use crate::signals::{Signals, interrupted};
@@ -112,8 +112,7 @@ pub(crate) async fn run(args: OverflowArgs, log_format: LogFormat) -> Result<(),
     };
     print(&page.table())?;
     if let Some(path) = &args.svg {
-        std::fs::write(path, page.svg())
-            .map_err(|error| Failure::run(format!("cannot write {}: {error}", path.display())))?;
+        write(path, page.svg())?;
     }
     let Some(file) = report else {
         return Ok(());
