@@ -96,7 +96,30 @@ fn a_launch_and_its_simulation_stand_beside_each_other() {
     let page = pair.both(&[]);
     let (launched, simulated) = page.split_once("Run 2 of 2").unwrap();
     assert!(launched.contains("loopback network") && !launched.contains("simulated network"));
-    assert!(simulated.contains("simulated network"));
+    assert!(simulated.contains("simulated network") && simulated.contains("links of loopback, "));
+    let simulated = report(&pair.file("simulate.json"));
+    let machines = simulated.environment.topology.as_deref();
+    assert_eq!(machines, Some("loopback, 1 host"));
+}
+
+#[test]
+fn a_sweep_over_machines_tells_those_of_each_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sweep.json");
+    let sweep = [
+        "simulate",
+        "--sweep",
+        "topology=10gbe,h100",
+        "--workers",
+        "2",
+    ];
+    stdout(&[&sweep[..], &SMALL, &["--report", text(&file)]].concat());
+    let report = report(&file);
+    let machines = report.runs.iter().map(|run| report.environment_of(run));
+    let machines: Vec<&str> = machines
+        .map(|place| place.topology.as_deref().unwrap())
+        .collect();
+    assert!(machines[0].starts_with("10gbe, ") && machines[1].starts_with("h100, "));
 }
 
 #[test]

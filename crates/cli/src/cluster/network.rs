@@ -136,15 +136,20 @@ impl Network {
 
     /// "h100, 2 hosts, dilation 50".
     fn describe(&self) -> String {
-        let used = self.asked.workers_by_host();
-        let used = used.iter().filter(|workers| !workers.is_empty()).count();
-        let hosts = if used == 1 { "host" } else { "hosts" };
-        let mut text = format!("{}, {used} {hosts}", self.asked.topology().name);
+        let mut text = machines(&self.asked);
         if self.dilation > 1.0 {
             text.push_str(&format!(", dilation {}", self.dilation));
         }
         text
     }
+}
+
+/// "h100, 2 hosts": a topology and how many of its hosts have workers, as reports tell it.
+pub(crate) fn machines(fabric: &Fabric) -> String {
+    let used = fabric.workers_by_host();
+    let used = used.iter().filter(|workers| !workers.is_empty()).count();
+    let hosts = if used == 1 { "host" } else { "hosts" };
+    format!("{}, {used} {hosts}", fabric.topology().name)
 }
 
 fn options(

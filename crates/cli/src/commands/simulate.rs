@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expertmesh_bench::simulate::Simulated;
-use expertmesh_telemetry::{Network, Report};
+use expertmesh_telemetry::{Environment, Network, Report};
 
 use crate::args::force::ForceArgs;
 use crate::args::load::LoadArgs;
@@ -29,10 +29,11 @@ use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::step::StepArgs;
 use crate::args::values::{at_least_one, parsed, whole};
+use crate::cluster::machines;
 use crate::commands::simulate::faults::FaultFlag;
 use crate::commands::simulate::plan::Planned;
 use crate::error::Failure;
-use crate::output::{check_place, print};
+use crate::output::{check_place, print, write};
 use crate::progress::Progress;
 use crate::report::{ReportFile, environment};
 
@@ -138,8 +139,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), Failure> {
         page.push_str(&tell::what_if(&planned, &simulated)?);
     }
     if let (Some(file), Some(log)) = (&args.event_log, &simulated.log) {
-        std::fs::write(file, log)
-            .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))?;
+        write(file, log)?;
     }
     let written = of_simulation(vec![planned.told(simulated.run)]);
     print(&(expertmesh_report::terminal(&written) + &page))?;
@@ -152,18 +152,31 @@ fn simulate(planned: &mut Planned) -> Result<(Simulated, f64), Failure> {
     let started = std::time::Instant::now();
     let progress = Progress::steps(planned.steps.div_ceil(planned.simulation.overlap as u64));
     let named = (planned.name.as_str(), Some(planned.shape.clone()));
-    let simulated = planned
+    let mut simulated = planned
         .simulation
         .run(planned.steps, planned.seed, named, || progress.step(true))
         .map_err(plan::refused)?;
+    simulated.run.environment = Some(place(planned));
     Ok((simulated, started.elapsed().as_secs_f64()))
 }
 
-/// A report of simulated runs.
-fn of_simulation(runs: Vec<expertmesh_telemetry::Run>) -> Report {
+/// Who simulates, and which machines.
+fn place(planned: &Planned) -> Environment {
     let mut environment = environment(&[]);
     environment.network = Network::Simulated;
-    let mut report = Report::new(environment);
-    report.runs = runs;
+    let layer = planned.simulation.layers.first();
+    environment.topology = layer.map(|layer| machines(layer.simulator.fabric()));
+    environment
+}
+
+/// A report of simulated runs: its place is that of the first.
+fn of_simulation(runs: Vec<expertmesh_telemetry::Run>) -> Report {
+    let place = runs.first().and_then(|run| run.environment.clone());
+    let mut report = Report::new(place.unwrap_or_else(|| environment(&[])));
+    let all = Report {
+        runs,
+        ..report.clone()
+    };
+    report.extend(all);
     report
 }
