@@ -66,6 +66,9 @@ pub enum PublishedError {
     /// Routes that cannot be admitted.
     #[error(transparent)]
     Routing(#[from] expertmesh_routing::RoutingError),
+    /// Nodes that are no groups of ranks.
+    #[error("{0}")]
+    Groups(String),
 }
 
 // === impl Row ===
@@ -102,7 +105,7 @@ impl Section {
 /// # Errors
 /// [`PublishedError`] for a table that cannot be used.
 pub fn every_section(tables: &[Table]) -> Result<Vec<Section>, PublishedError> {
-    let mut sections = vec![volumes(), low_latency()?];
+    let mut sections = vec![volumes()?, low_latency()?];
     for table in tables {
         sections.extend(table_fit(table)?);
         sections.extend(table_nodes(table)?);

@@ -1,8 +1,8 @@
 //! Shares of choices that overflow when choices are uniform: exact, and admitted by our code.
 
-use expertmesh_routing::{AdmitContext, CapacityConfig, Fate, Overflow, Route, admit};
+use expertmesh_routing::{AdmitContext, CapacityConfig, Fate, Overflow, admit};
 
-use crate::published::ranks::uniform_choices;
+use crate::published::ranks::uniform_route;
 use crate::published::{PublishedError, Row, Section};
 
 /// Tokens, experts, choices; capacity factors; published shares in percent.
@@ -54,16 +54,7 @@ fn admitted_percent(
     };
     let mut dropped = 0;
     for seed in 0..BATCHES {
-        let route = Route {
-            tokens,
-            top_k: k,
-            offsets: None,
-            experts_total: experts,
-            logits: Vec::new(),
-            experts: uniform_choices(tokens, experts as u32, k, seed),
-            weights: vec![1.0; tokens * k],
-            padding: None,
-        };
+        let route = uniform_route(tokens, experts, k, seed);
         let admission = admit(&route, &capacity, &AdmitContext::default())?;
         dropped += admission
             .fates

@@ -1,8 +1,16 @@
-//! Ranks that trade rows: random routes, what each sends to each, and when it is there.
+//! Ranks that trade rows: random routes, the exchange's plan of them, and when bytes are there.
 
+use expertmesh_exchange::{
+    ExchangeKind, Groups, HostTable, KeptChoices, Limits, PlanRules, StepPlan,
+};
+use expertmesh_routing::{AdmitContext, CapacityConfig, Route, admit};
 use expertmesh_topology::{Fabric, Port};
 
 use crate::draw::{below, generator};
+use crate::published::PublishedError;
+
+/// Longer than whatever is sent from one rank to another: nothing is cut.
+const WHOLE: usize = 1 << 36;
 
 /// `tokens × k` distinct experts of `experts`, every subset as likely: what the published
 /// benchmarks draw, which choose the largest of independent scores.
@@ -21,21 +29,89 @@ pub(super) fn uniform_choices(tokens: usize, experts: u32, k: usize, seed: u64) 
     chosen
 }
 
-/// Choices from each of `ranks` to each, row-major: experts lie on ranks in order, evenly.
-pub(super) fn choice_matrix(
-    ranks: usize,
-    tokens_each: usize,
-    experts: usize,
-    k: usize,
-    seed: u64,
-) -> Vec<u64> {
-    let mut matrix = vec![0; ranks * ranks];
-    let chosen = uniform_choices(ranks * tokens_each, experts as u32, k, seed);
-    for (at, expert) in chosen.iter().enumerate() {
-        let home = at / (k * tokens_each);
-        matrix[home * ranks + *expert as usize * ranks / experts] += 1;
+/// A batch of [`uniform_choices`].
+pub(super) fn uniform_route(tokens: usize, experts: usize, k: usize, seed: u64) -> Route {
+    Route {
+        tokens,
+        top_k: k,
+        offsets: None,
+        experts_total: experts,
+        logits: Vec::new(),
+        experts: uniform_choices(tokens, experts as u32, k, seed),
+        weights: vec![1.0; tokens * k],
+        padding: None,
     }
-    matrix
+}
+
+/// Ranks, and how rows travel between them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ranks {
+    pub(super) ranks: usize,
+    pub(super) kind: ExchangeKind,
+    /// Ranks of a node, which stand together in `hierarchical`.
+    pub(super) node: usize,
+    pub(super) row_bytes: usize,
+    /// Whether every choice has a row of its own.
+    pub(super) row_per_choice: bool,
+}
+
+// === impl Ranks ===
+
+impl Ranks {
+    /// The plan that every clock follows, of a dropless step whose tokens are at `homes`: endpoint
+    /// ids, rank *r* being endpoint *r* + 1. Experts lie on ranks in order, evenly.
+    ///
+    /// # Errors
+    /// [`PublishedError`] for a route that cannot be admitted or nodes that are none.
+    pub(super) fn plan(self, route: &Route, homes: &[u32]) -> Result<StepPlan, PublishedError> {
+        let admission = admit(route, &CapacityConfig::default(), &AdmitContext::default())?;
+        let experts = route.experts_total;
+        let host = |expert| (expert * self.ranks / experts) as u32 + 1;
+        let endpoints = self.ranks as u32 + 1;
+        let mut table = HostTable::from_endpoints((0..experts).map(host).collect(), endpoints);
+        if self.kind == ExchangeKind::Hierarchical {
+            let groups = Groups::new(Groups::contiguous(self.ranks, self.node));
+            table = table.with_groups(groups.map_err(PublishedError::Groups)?);
+        }
+        let rules = PlanRules {
+            kind: self.kind,
+            homes,
+            table: &table,
+            limits: Limits {
+                row_bytes: self.row_bytes,
+                chunk_bytes: WHOLE,
+                row_per_choice: self.row_per_choice,
+            },
+            output_row_bytes: self.row_bytes,
+            one_by_one: false,
+            credits: 1,
+        };
+        let kept = |tokens| KeptChoices::new(route, &admission, tokens);
+        Ok(StepPlan::new(kept, route.tokens, &rules))
+    }
+
+    /// Rows from each rank to each, its own included, row-major: `tokens_each` tokens at every rank.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub(super) fn rows(
+        self,
+        tokens_each: usize,
+        experts: usize,
+        k: usize,
+        seed: u64,
+    ) -> Result<Vec<u64>, PublishedError> {
+        let route = uniform_route(self.ranks * tokens_each, experts, k, seed);
+        let homes: Vec<u32> = (1..=self.ranks as u32).collect();
+        let mut matrix = vec![0; self.ranks * self.ranks];
+        for shard in self.plan(&route, &homes)?.shards {
+            let from = (shard.home as usize - 1) * self.ranks;
+            for host in &shard.plan.hosts {
+                matrix[from + host.endpoint as usize - 1] += host.rows.len() as u64;
+            }
+        }
+        Ok(matrix)
+    }
 }
 
 /// When each rank has all of its bytes, ns, through the ports of `fabric`, whose workers are the

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use expertmesh_exchange::ExchangeKind;
 use expertmesh_topology::{Fabric, Topology};
 use serde::Deserialize;
 
 use crate::published::fit::line;
-use crate::published::ranks::{choice_matrix, completions, mean_us};
+use crate::published::latency::CHECKED;
+use crate::published::ranks::{Ranks, completions, mean_us};
 use crate::published::{PublishedError, Row, Section};
 
 /// Largest error where α and β are those of the row's own number of nodes.
@@ -206,17 +208,19 @@ impl Measured {
             self.nodes
         );
         let fabric = Fabric::new(&Topology::parse(&text, "table")?, self.ranks)?;
-        let matrix = choice_matrix(
-            self.ranks,
-            self.tokens_per_rank,
-            self.experts,
-            self.topk,
-            self.tokens_per_rank as u64,
-        );
         let row_bytes = match phase {
             Phase::Dispatch => self.hidden + self.hidden / 128 * 4 + 16,
             Phase::Combine => 2 * self.hidden,
         };
+        let ranks = Ranks {
+            ranks: self.ranks,
+            kind: ExchangeKind::AllToAll,
+            node: each,
+            row_bytes: row_bytes as usize,
+            row_per_choice: true,
+        };
+        let (tokens, seed) = (self.tokens_per_rank, self.tokens_per_rank as u64);
+        let matrix = ranks.rows(tokens, self.experts, self.topk, seed)?;
         Ok(mean_us(&completions(&fabric, &matrix, row_bytes)))
     }
 }
@@ -270,7 +274,7 @@ pub fn table_fit(table: &Table) -> Result<Vec<Section>, PublishedError> {
         let mut section = Section {
             title: format!("{}: {nodes} node(s), one α and β for all sizes", table.name),
             unit: "µs".to_owned(),
-            parameters: vec![INPUT.to_owned()],
+            parameters: vec![INPUT.to_owned(), CHECKED.to_owned()],
             rows: Vec::new(),
             note: None,
         };
@@ -301,7 +305,7 @@ pub fn table_nodes(table: &Table) -> Result<Vec<Section>, PublishedError> {
     let section = |how: &str| Section {
         title: format!("{}: more nodes from 1 and 2, {how}", table.name),
         unit: "µs".to_owned(),
-        parameters: vec![INPUT.to_owned()],
+        parameters: vec![INPUT.to_owned(), CHECKED.to_owned()],
         rows: Vec::new(),
         note: None,
     };
@@ -350,7 +354,7 @@ pub fn table_nodes(table: &Table) -> Result<Vec<Section>, PublishedError> {
 }
 
 /// What every section of a table starts from.
-const INPUT: &str = "uniform choices, one row a choice (fp8 with scales and 16 B there, bf16 back), through one \
+const INPUT: &str = "uniform choices, rows by the exchange's own plan, one a choice (fp8 with scales and 16 B there, bf16 back), through one \
      port a rank at 1 GB/s, mean over ranks; α and β have the smallest largest relative error";
 
 /// Why a cost for each peer does not carry over.

@@ -1,4 +1,9 @@
+use std::collections::BTreeSet;
+
+use expertmesh_exchange::ExchangeKind;
+
 use super::overflow::exact_percent;
+use super::ranks::{Ranks, uniform_route};
 use super::*;
 
 fn largest(section: &Section) -> f64 {
@@ -7,12 +12,65 @@ fn largest(section: &Section) -> f64 {
 
 #[test]
 fn volumes_of_uccl_are_met() {
-    let section = volumes();
+    let section = volumes().unwrap();
     assert_eq!(section.rows.len(), 8);
     assert_eq!(section.missed().count(), 0, "{section:#?}");
     // E[distinct] = N (1 - C(E - E/N, k) / C(E, k)): 5.295 of 8 ranks, by the published formula.
     let expected = 4096.0 * 5.295 * 7392.0 / 1e6;
     assert!((section.rows[0].predicted / expected - 1.0).abs() < 0.01);
+}
+
+/// Distinct places of each token's experts, counted without a plan.
+fn distinct(experts: &[u32], k: usize, place: impl Fn(u32) -> u32) -> u64 {
+    let tokens = experts.chunks_exact(k);
+    let places = tokens.map(|token| token.iter().map(|e| place(*e)).collect::<BTreeSet<u32>>());
+    places.map(|places| places.len() as u64).sum()
+}
+
+#[test]
+fn volumes_are_those_of_the_ledger() {
+    // 4096 tokens of 8 in 288, on 32 ranks of 9 experts and nodes of 8 ranks.
+    let route = uniform_route(4096, 288, 8, 0);
+    let section = volumes().unwrap();
+    let row = section.rows.iter().find(|row| row.name == "EP32 dispatch");
+    let rows = row.unwrap().predicted * 1e6 / 7392.0;
+    let nodes = distinct(&route.experts, 8, |expert| expert / 72);
+    assert!((rows - nodes as f64).abs() < 0.5, "{rows} and {nodes}");
+
+    let flat = Ranks {
+        ranks: 32,
+        kind: ExchangeKind::AllToAll,
+        node: 8,
+        row_bytes: 7392,
+        row_per_choice: false,
+    };
+    let grouped = Ranks {
+        kind: ExchangeKind::Hierarchical,
+        ..flat
+    };
+    let leaves = |ranks: Ranks| -> u64 {
+        let ledger = ranks.plan(&route, &[1]).unwrap().ledger;
+        (9..=32).map(|rank| ledger.cell(1, rank).rows).sum()
+    };
+    assert!(leaves(grouped) < leaves(flat));
+}
+
+#[test]
+fn one_row_a_choice_is_planned_from_each_rank_to_each() {
+    let ranks = Ranks {
+        ranks: 4,
+        kind: ExchangeKind::AllToAll,
+        node: 2,
+        row_bytes: 16,
+        row_per_choice: true,
+    };
+    let matrix = ranks.rows(5, 8, 3, 7).unwrap();
+    let route = uniform_route(20, 8, 3, 7);
+    let mut counted = vec![0; 16];
+    for (at, expert) in route.experts.iter().enumerate() {
+        counted[at / 15 * 4 + *expert as usize / 2] += 1;
+    }
+    assert_eq!(matrix, counted);
 }
 
 #[test]
