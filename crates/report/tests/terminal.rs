@@ -261,3 +261,16 @@ fn bars_stay_on_the_track_when_phases_overlap() {
     let text = check(vec![run]);
     assert!(text.contains("-190.0 %"), "{text}");
 }
+
+#[test]
+fn a_prediction_differs_from_what_was_measured_in_its_times() {
+    let measured = run(ExchangeKind::Star, 2, 20, 100);
+    let mut predicted = measured.clone();
+    let sources = predicted.source.values_mut();
+    sources.for_each(|source| *source = Source::Preset);
+    let text = check(vec![measured, predicted]);
+    let (_, comparison) = text.split_once("Comparison").unwrap();
+    for words in ["1  measured times  ", "2  preset times    "] {
+        assert!(comparison.contains(words), "{comparison}");
+    }
+}

@@ -3,6 +3,7 @@
 use super::{Page, overflow};
 use crate::{
     human,
+    pairs::clock,
     table::{self, Align},
 };
 use expertmesh_telemetry::{Run, Shape};
@@ -128,7 +129,9 @@ fn configuration(run: &Run) -> Vec<String> {
             .map_or_else(|| human::NONE.to_owned(), field)
     };
     let placement: String = identity.placement_digest.chars().take(DIGEST).collect();
+    let clock = clock(run).map_or_else(|| human::NONE.to_owned(), |source| source.to_string());
     vec![
+        format!("{clock} times"),
         identity.exchange.to_string(),
         format!("{} workers", identity.workers),
         shape(|s| format!("{} tokens", s.tokens)),
