@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use expertmesh_kernels::prefetch_to_write;
+
 use crate::OnLoss;
 use crate::bundles::Part;
 use crate::error::{LossCause, StepError};
@@ -178,7 +180,16 @@ impl Home {
         chunks.contains(&at) && self.on_chunk(at)
     }
 
-    /// The same for a chunk by its position among those of all hosts of the plan.
+    /// Asks memory for what [`Self::on_chunk`] looks at: for whoever knows it ahead.
+    #[inline]
+    pub fn expect_chunk(&self, chunk: usize) {
+        match self.chunks.is_empty() {
+            true => prefetch_to_write(&self.parcels, chunk),
+            false => prefetch_to_write(&self.chunks, chunk),
+        }
+    }
+
+    /// [`Self::on_results`] for a chunk by its position among those of all hosts of the plan.
     pub fn on_chunk(&mut self, chunk: usize) -> bool {
         if self.ended || chunk >= self.chunks_in_plan || !self.is_open(chunk) {
             return false;

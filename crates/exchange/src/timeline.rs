@@ -1,5 +1,6 @@
 //! Where the time of a home's exchange went.
 
+use expertmesh_kernels::prefetch_to_write;
 use expertmesh_wire::{Times, v1};
 
 use crate::clock::ClockMap;
@@ -247,6 +248,13 @@ impl HomeMoments {
     /// Chunk `chunk`, counted over all hosts, was packed.
     pub fn packed(&mut self, chunk: usize, now_ns: u64) {
         self.packed_ns[chunk] = now_ns;
+    }
+
+    /// Asks memory for what [`Self::answered`] looks at: for whoever knows it ahead.
+    #[inline]
+    pub fn expect_chunk(&self, host: usize, chunk: usize) {
+        prefetch_to_write(&self.packed_ns, chunk);
+        prefetch_to_write(&self.experts, host);
     }
 
     /// The results of a chunk were here at `now_ns`: `host` is the position of `endpoint` in the

@@ -3,12 +3,11 @@
 //! Where reads or writes go is known to us earlier than to the CPU: it learns the next address of a
 //! few dozen streams by itself, not that of hundreds. On CPUs without a word for it nothing happens.
 
-/// Asks for the line that holds element `at` of `array`, which will be written soon. It may lie past
-/// the end.
+/// Asks for element `at` of `array`, which will be written soon. It may lie past the end.
 #[inline(always)]
 pub fn prefetch_to_write<T>(array: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
-    prefetch::<u8, { std::arch::x86_64::_MM_HINT_ET0 }>(array.as_ptr().wrapping_add(at).cast());
+    prefetch::<T, { std::arch::x86_64::_MM_HINT_ET0 }>(array.as_ptr().wrapping_add(at));
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (array, at);
 }

@@ -211,13 +211,24 @@ impl<'a> World<'a> {
     /// Asks memory for what the next events are about: by the time they come it is far away.
     #[inline]
     fn look_ahead(&self) {
-        if let Some(message) = self.queue.message_ahead(3) {
+        if let Some(message) = self.queue.message_ahead(6) {
             prefetch_to_write(&self.messages, message as usize);
         }
-        if let Some(message) = self.queue.message_ahead(1) {
+        if let Some(message) = self.queue.message_ahead(4) {
             let message = &self.messages[message as usize];
             prefetch_to_write(&self.homes, message.home as usize);
             prefetch_to_write(&self.ends, message.to as usize);
+            prefetch_to_write(&self.times, message.note as usize);
+        }
+        if let Some(message) = self.queue.message_ahead(2) {
+            let message = &self.messages[message as usize];
+            let home = self.homes.get(message.home as usize);
+            let run = home.and_then(|home| home.run.as_ref());
+            if let (Kind::Results, Some(run)) = (message.kind, run) {
+                run.home.expect_chunk(message.at as usize);
+                run.moments
+                    .expect_chunk(message.host as usize, message.at as usize);
+            }
         }
     }
 

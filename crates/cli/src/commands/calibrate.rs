@@ -23,7 +23,7 @@ use crate::commands::calibrate::domain::DomainArgs;
 use crate::commands::measure::{Effort, Simulated, measure, simulated};
 use crate::error::Failure;
 use crate::logging::LogFormat;
-use crate::output::{check_place, print};
+use crate::output::{check_place, print, write};
 use crate::progress::Progress;
 use crate::report::environment;
 use crate::signals::{Signals, interrupted};
@@ -125,10 +125,7 @@ pub(crate) fn check_seconds(seconds: f64) -> Result<(), Failure> {
 
 /// Writes and tells.
 fn finish(args: &CalibrateArgs, profile: Profile) -> Result<(), Failure> {
-    let text = profile.to_json()?;
-    std::fs::write(&args.profile, text).map_err(|error| {
-        Failure::run(format!("cannot write {}: {error}", args.profile.display()))
-    })?;
+    write(&args.profile, profile.to_json()?)?;
     print(&page(args, &profile))
 }
 

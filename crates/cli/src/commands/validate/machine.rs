@@ -13,7 +13,7 @@ use crate::commands::measure::{Effort, measure, predict, steps};
 use crate::commands::validate::{ValidateArgs, tell};
 use crate::error::Failure;
 use crate::logging::LogFormat;
-use crate::output::print;
+use crate::output::{print, write};
 use crate::progress::Progress;
 use crate::signals::{Signals, interrupted};
 
@@ -59,8 +59,7 @@ pub(super) async fn run(
     group.stop().await;
     let judged = outcome?;
     profile.verdict = verdict(&judged).map(|one| one.after(profile.verdict.as_ref()));
-    std::fs::write(file, profile.to_json()?)
-        .map_err(|error| Failure::run(format!("cannot write {}: {error}", file.display())))?;
+    write(file, profile.to_json()?)?;
     match args.json {
         true => {
             let text = serde_json::to_string_pretty(&serde_json::json!({
