@@ -9,6 +9,7 @@
 //!    [`Path`] between two endpoints.
 //! 3. [`Port`]: what a message does to a port, and the port to the message.
 //! 4. [`jitter_ns`], [`retransmission_ns`]: seeded noise, a function of who sends what to whom.
+//! 5. [`Scale`]: the same machines with one thing faster.
 //!
 //! `docs/topology.md` has the file format and every formula with its source.
 //!
@@ -52,6 +53,7 @@ mod noise;
 mod path;
 mod port;
 mod preset;
+mod scaled;
 mod units;
 
 #[cfg(test)]
@@ -63,4 +65,5 @@ pub use model::{Device, Grows, Host, Link, LinkOverride, Origin, Spine, Tiers, T
 pub use noise::{jitter_ns, retransmission_ns};
 pub use path::{Hop, Path, PortId, Tier};
 pub use port::{Passage, Port};
+pub use scaled::Scale;
 pub use units::{show_rate, show_time};

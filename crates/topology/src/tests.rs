@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod fabric;
+mod scaled;
 mod times;
 
 use crate::{Fabric, Port, Topology};
