@@ -4,6 +4,7 @@
 //! presets stand for machines that are not at hand. Links are not in it: latency, rates and
 //! per-message overhead of the network come from the topology.
 
+mod check;
 mod preset;
 
 use std::collections::BTreeMap;
@@ -149,11 +150,6 @@ impl Line {
     }
 }
 
-/// A thousand seconds: what takes longer is a mistake, and sums of it leave the clock's range.
-const MOST_NS: f64 = 1e12;
-/// Threads that take turns more often do nothing else.
-const LEAST_SLICE_NS: f64 = 1000.0;
-
 // === impl GateCost ===
 
 impl GateCost {
@@ -192,10 +188,10 @@ impl Costs {
     /// Reads a profile.
     ///
     /// # Errors
-    /// [`SimError::Costs`] with the line that is wrong, or a figure that is negative or no number.
+    /// [`SimError::Costs`] with the line, the figure, what it holds and what was expected.
     pub fn parse(text: &str) -> Result<Self, SimError> {
-        let costs: Self = toml::from_str(text).map_err(|e| SimError::Costs(e.to_string()))?;
-        costs.validate()?;
+        let costs: Self = toml::from_str(text).map_err(|error| check::syntax(text, &error))?;
+        check::check(&costs).map_err(|wrong| wrong.told(text))?;
         Ok(costs)
     }
 
@@ -212,81 +208,7 @@ impl Costs {
     /// # Errors
     /// [`SimError::Costs`] naming the first that is not.
     pub fn validate(&self) -> Result<(), SimError> {
-        let lines = [
-            ("check", self.check),
-            ("plan", self.plan),
-            ("shard_plan", self.shard_plan),
-            ("pack", self.pack),
-            ("write", self.write),
-            ("read", self.read),
-            ("local", self.local),
-            ("reply", self.reply),
-            ("collect", self.collect),
-            ("wake_ns and pool_ns", Line::new(self.wake_ns, self.pool_ns)),
-            (
-                "slice_ns and timer_ns",
-                Line::new(self.slice_ns, self.timer_ns),
-            ),
-            ("gate", Line::new(self.gate.fixed_ns, self.gate.token_ns)),
-            ("gate.flop_ns", Line::new(0.0, self.gate.flop_ns)),
-            (
-                "combine",
-                Line::new(self.combine.fixed_ns, self.combine.row_ns),
-            ),
-            ("combine.byte_ns", Line::new(0.0, self.combine.byte_ns)),
-            (
-                "experts",
-                Line::new(self.experts.batch_ns, self.experts.byte_ns),
-            ),
-            (
-                "experts.bandwidth_share",
-                Line::new(0.0, self.experts.bandwidth_share),
-            ),
-        ];
-        let is_time = |value: f64| (0.0..=MOST_NS).contains(&value);
-        for (name, line) in lines {
-            if !(is_time(line.fixed_ns) && is_time(line.unit_ns)) {
-                let held = format!("{} and {}", line.fixed_ns, line.unit_ns);
-                let reason = format!("{name} is {held}, expected 0 to {MOST_NS:e} nanoseconds");
-                return Err(SimError::Costs(reason));
-            }
-        }
-        if self.on_cores && self.slice_ns < LEAST_SLICE_NS {
-            let held = self.slice_ns;
-            let reason = format!("slice_ns is {held}, expected at least {LEAST_SLICE_NS}");
-            return Err(SimError::Costs(reason));
-        }
-        if self.experts.bandwidth_share <= 0.0 || self.experts.bandwidth_share > 1.0 {
-            let held = self.experts.bandwidth_share;
-            let reason =
-                format!("experts.bandwidth_share is {held}, expected above 0 and at most 1");
-            return Err(SimError::Costs(reason));
-        }
-        self.experts
-            .tables
-            .iter()
-            .try_for_each(ExpertTable::validate)
-    }
-}
-
-// === impl ExpertTable ===
-
-impl ExpertTable {
-    fn validate(&self) -> Result<(), SimError> {
-        let good = |points: &[(u32, f64)]| {
-            let rising = points.windows(2).all(|pair| pair[0].0 < pair[1].0);
-            let mut all = points.iter();
-            rising && all.all(|(rows, ns)| *rows > 0 && *ns > 0.0 && *ns <= MOST_NS)
-        };
-        if good(&self.points) && good(&self.beside) && !self.points.is_empty() {
-            return Ok(());
-        }
-        let of = format!("hidden {}, ffn {}", self.hidden, self.ffn);
-        Err(SimError::Costs(format!(
-            "experts.tables of {of} has {} points, expected at least one, rows rising from 1, times \
-             above 0",
-            self.points.len()
-        )))
+        Ok(check::check(self)?)
     }
 }
 

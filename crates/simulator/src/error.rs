@@ -17,7 +17,7 @@ pub enum SimError {
         expected: String,
     },
     /// Costs that cannot be read.
-    #[error("cost profile cannot be read: {0}")]
+    #[error("costs: {0}")]
     Costs(String),
     /// A topology that cannot be used.
     #[error(transparent)]

@@ -1,6 +1,7 @@
 //! By hand: what small clusters must take, to the nanosecond.
 
 mod cores;
+mod costs;
 mod faults;
 mod incast;
 mod noise;
