@@ -45,7 +45,8 @@ pub struct SimLayer {
     pub rehearsal: Rehearsal,
     /// Does the rest.
     pub simulator: Simulator,
-    /// What is computed behind this layer, the last one too: attention for example, ns.
+    /// What is computed besides the experts, attention for example, ns: behind this layer, the last
+    /// one too, so that a stack has it as often as it has layers.
     pub between_ns: u64,
 }
 
@@ -77,6 +78,12 @@ pub struct Simulated {
     pub ports: Vec<PortUse>,
     /// Steps by the endpoint on their critical path.
     pub critical: Vec<u64>,
+    /// `[workers]` choices that each computed, the replicas of an expert apart.
+    pub choices: Vec<u64>,
+    /// What steps spent behind layers, waiting for each other there included; their sum, ns.
+    pub between_ns: u64,
+    /// From the first step's begin to the last one's end, ns.
+    pub elapsed_ns: u64,
     /// Events.
     pub events: u64,
     /// SHA-256 over the digests of all event logs, in order.
@@ -129,6 +136,8 @@ struct Sums {
     endpoints: Vec<EndpointUse>,
     ports: Vec<PortUse>,
     critical: Vec<u64>,
+    choices: Vec<u64>,
+    between_ns: u64,
     events: u64,
     digest: Sha256,
     log: Option<String>,
@@ -290,9 +299,10 @@ impl Simulation {
                 batch.at_ns += outcome.record.step_ns;
                 batch.add(&outcome.record);
             }
-            one_after_the_other(&mut batches, layer.between_ns);
+            sums.between_ns += one_after_the_other(&mut batches, layer.between_ns);
         }
         for batch in &batches {
+            sums.choices(&batch.record.choices_per_worker);
             sums.recorder.record(&batch.record)?;
             sums.clock_ns = sums.clock_ns.max(batch.at_ns);
         }
@@ -300,16 +310,20 @@ impl Simulation {
     }
 }
 
-/// What is computed behind a layer keeps devices busy, so that batches wait for each other.
-fn one_after_the_other(batches: &mut [Batch], between_ns: u64) {
+/// What is computed behind a layer keeps devices busy, so that batches wait for each other; gives
+/// what that took them together.
+fn one_after_the_other(batches: &mut [Batch], between_ns: u64) -> u64 {
     let mut order: Vec<&mut Batch> = batches.iter_mut().collect();
     order.sort_by_key(|batch| batch.at_ns);
-    let mut free_ns = 0;
+    let (mut free_ns, mut sum_ns) = (0, 0);
     for batch in order {
         free_ns = batch.at_ns.max(free_ns) + between_ns;
-        batch.record.step_ns += free_ns - batch.at_ns;
+        let took_ns = free_ns - batch.at_ns;
+        batch.record.step_ns += took_ns;
         batch.at_ns = free_ns;
+        sum_ns += took_ns;
     }
+    sum_ns
 }
 
 /// Workers of a layer, and the name of their topology.
@@ -370,6 +384,8 @@ impl Sums {
             endpoints: vec![EndpointUse::default(); names.len()],
             ports: vec![PortUse::default(); fabric.ports()],
             critical: vec![0; names.len()],
+            choices: vec![0; names.len() - 1],
+            between_ns: 0,
             events: 0,
             digest: Sha256::new(),
             log: None,
@@ -413,6 +429,12 @@ impl Sums {
         Ok(())
     }
 
+    fn choices(&mut self, of_step: &[u64]) {
+        for (sum, choices) in self.choices.iter_mut().zip(of_step) {
+            *sum += choices;
+        }
+    }
+
     fn lanes(&mut self, outcome: &SimStep, step: u64) {
         let lanes = outcome.lanes.iter().map(|lane| Lane { step, ..*lane });
         self.trace.lanes.extend(lanes);
@@ -435,6 +457,9 @@ impl Sums {
             endpoints: self.endpoints,
             ports: self.ports,
             critical: self.critical,
+            choices: self.choices,
+            between_ns: self.between_ns,
+            elapsed_ns: self.clock_ns,
             events: self.events,
             log_digest: hex(&self.digest.finalize()),
             log: self.log,

@@ -5,8 +5,18 @@ use expertmesh_telemetry::Phase;
 
 use crate::simulate::Simulated;
 
+#[cfg(test)]
+mod tests;
+
 /// A load above the mean by this factor is worth a sentence.
 const STANDS_OUT: f64 = 1.1;
+/// Whoever ends more than this share of the steps does not do so by chance.
+const BY_CHANCE: f64 = 0.5;
+/// A part of the path below this share of the step is not told.
+const TOLD: f64 = 0.01;
+/// What a step spends behind its layers, and where no phase is.
+const BETWEEN: &str = "between layers";
+const REST: &str = "in no phase";
 
 /// What one worker carried, beside the mean of all.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,9 +40,10 @@ pub struct WorkerLoad {
 pub struct Answers {
     /// The worker that is most often on the critical path.
     pub slowest: Option<WorkerLoad>,
-    /// Phases of the critical path with their shares of the step, the longest first.
-    pub path: Vec<(Phase, f64)>,
-    /// The port that messages waited for longest, and nanoseconds waited a step.
+    /// Parts of the critical path with their shares of the step, the longest first: phases, what lies
+    /// between layers, and what is in no phase.
+    pub path: Vec<(&'static str, f64)>,
+    /// The port that messages waited for longest, and the share of the time in which bits passed it.
     pub busiest_port: Option<(String, f64)>,
 }
 
@@ -45,18 +56,6 @@ impl Answers {
         placement: &Placement,
         port_name: impl Fn(usize) -> String,
     ) -> Self {
-        let run = &simulated.run;
-        let step = run.latency_us.step.mean.max(f64::MIN_POSITIVE);
-        let mut path: Vec<(Phase, f64)> = Phase::ALL
-            .iter()
-            .filter(|phase| **phase != Phase::Shared)
-            .filter_map(|phase| {
-                let latency = run.latency_us.phases.get(&phase.to_string())?;
-                Some((*phase, latency.mean / step))
-            })
-            .filter(|(_, share)| *share > 0.0)
-            .collect();
-        path.sort_by(|a, b| b.1.total_cmp(&a.1));
         let queued = simulated
             .ports
             .iter()
@@ -67,11 +66,12 @@ impl Answers {
             .rev()
             .max_by_key(|(_, ns)| *ns)
             .filter(|(_, ns)| *ns > 0);
-        let steps = run.load.steps.max(1) as f64;
+        let elapsed = simulated.elapsed_ns.max(1) as f64;
+        let share = |port: usize| simulated.ports[port].busy_ns as f64 / elapsed;
         Self {
             slowest: slowest(simulated, placement),
-            path,
-            busiest_port: worst.map(|(port, ns)| (port_name(port), ns as f64 / steps)),
+            path: path(simulated),
+            busiest_port: worst.map(|(port, _)| (port_name(port), share(port))),
         }
     }
 
@@ -82,21 +82,39 @@ impl Answers {
             Some(worker) => all.push(worker.sentence()),
             None => all.push("no worker computes anything".to_owned()),
         }
-        let path = self.path.iter().take(4);
+        let path = self.path.iter().filter(|(_, share)| *share >= TOLD).take(4);
         let path: Vec<String> = path
-            .map(|(phase, share)| format!("{phase} {:.0} %", 100.0 * share))
+            .map(|(part, share)| format!("{part} {:.0} %", 100.0 * share))
             .collect();
         if !path.is_empty() {
             all.push(format!("critical path: {}", path.join(", ")));
         }
-        if let Some((port, ns)) = &self.busiest_port {
-            let us = ns / 1e3;
+        if let Some((port, share)) = &self.busiest_port {
             all.push(format!(
-                "messages wait {us:.1} µs a step for {port}, longer than for any other port"
+                "messages wait longer for {port} than for any other port; it is busy {:.0} % of the \
+                 time",
+                100.0 * share
             ));
         }
         all
     }
+}
+
+/// The parts of the critical path, the longest first.
+fn path(simulated: &Simulated) -> Vec<(&'static str, f64)> {
+    let latency = &simulated.run.latency_us;
+    let step = latency.step.mean.max(f64::MIN_POSITIVE);
+    let steps = simulated.run.load.steps.max(1) as f64;
+    let phases = Phase::ALL.iter().filter(|phase| phase.on_critical_path());
+    let mut path: Vec<(&str, f64)> = phases
+        .filter_map(|phase| Some((phase.name(), latency.phases.get(phase.name())?.mean / step)))
+        .collect();
+    path.push((BETWEEN, simulated.between_ns as f64 / steps / 1e3 / step));
+    let told: f64 = path.iter().map(|(_, share)| share).sum();
+    path.push((REST, 1.0 - told));
+    path.retain(|(_, share)| *share > 0.0);
+    path.sort_by(|a, b| b.1.total_cmp(&a.1));
+    path
 }
 
 fn slowest(simulated: &Simulated, placement: &Placement) -> Option<WorkerLoad> {
@@ -125,17 +143,12 @@ fn slowest(simulated: &Simulated, placement: &Placement) -> Option<WorkerLoad> {
         .max_by_key(|expert| demand(*expert));
     let all: u64 = (0..placement.experts()).map(demand).sum();
     let mean = all as f64 / placement.experts().max(1) as f64;
-    let of_worker = |id: usize| -> f64 {
-        let held = (0..placement.experts())
-            .filter(|expert| placement.replicas(*expert).first() == Some(&(id as u32 - 1)));
-        held.map(|expert| demand(expert) as f64).sum()
-    };
     Some(WorkerLoad {
         name: format!("worker-{}", at - 1),
         critical_share: simulated.critical[at] as f64 / total.max(1) as f64,
         received: over_mean(&|id| simulated.endpoints[id].received_bytes as f64),
         computed: over_mean(&|id| simulated.endpoints[id].compute_ns as f64),
-        choices: over_mean(&of_worker),
+        choices: over_mean(&|id| simulated.choices[id - 1] as f64),
         hottest: hottest
             .filter(|_| mean > 0.0)
             .map(|expert| (expert, demand(expert) as f64 / mean)),
@@ -164,7 +177,11 @@ impl WorkerLoad {
             why.push(format!("expert {expert} is hot, {over:.1} × the mean"));
         }
         if why.is_empty() {
-            why.push("its loads are within 10 % of the mean: who is last is chance".to_owned());
+            let reason = match self.critical_share > BY_CHANCE {
+                true => "its host, its links or its turn among equals decide, not its load",
+                false => "who is last is chance",
+            };
+            why.push(format!("its loads are within 10 % of the mean: {reason}"));
         }
         format!(
             "{} ends {:.0} % of the steps: {}",

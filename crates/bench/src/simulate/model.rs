@@ -5,6 +5,9 @@ use expertmesh_kernels::Format;
 use expertmesh_simulator::{Layer, NetworkShape};
 use expertmesh_topology::Device;
 
+#[cfg(test)]
+mod tests;
+
 /// Sizes of a model's layers. Figures are those of its `config.json` on the Hugging Face hub.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModelPreset {
@@ -34,6 +37,11 @@ pub struct ModelPreset {
     pub attention: u64,
     /// Values that a token leaves in the cache of a layer.
     pub cache: u64,
+    /// Elements of a query and of a value, summed over the heads: what a token multiplies with each
+    /// token that it attends to.
+    pub heads: u64,
+    /// Tokens that every second layer looks back at; `None` where all layers see the whole context.
+    pub window: Option<u64>,
     /// Where the sizes are from.
     pub source: &'static str,
 }
@@ -46,7 +54,7 @@ pub enum Stage {
         /// Tokens in the cache of every sequence.
         context: u64,
     },
-    /// Whole sequences.
+    /// Whole sequences: the tokens of a worker are one.
     Prefill,
 }
 
@@ -64,6 +72,8 @@ const MIXTRAL: ModelPreset = ModelPreset {
     shared_ffn: 0,
     attention: 2 * 4096 * 4096 + 2 * 4096 * 1024,
     cache: 2 * 1024,
+    heads: 32 * (128 + 128),
+    window: None,
     source: "mistralai/Mixtral-8x7B-v0.1",
 };
 
@@ -79,6 +89,7 @@ const ALL: [ModelPreset; 6] = [
         top_k: 8,
         attention: 2 * 2048 * 4096 + 2 * 2048 * 512,
         cache: 2 * 512,
+        heads: 32 * (128 + 128),
         source: "Qwen/Qwen3-30B-A3B",
         ..MIXTRAL
     },
@@ -91,6 +102,7 @@ const ALL: [ModelPreset; 6] = [
         top_k: 8,
         attention: 4 * 2048 * 2048,
         cache: 2 * 2048,
+        heads: 16 * (128 + 128),
         source: "allenai/OLMoE-1B-7B-0924",
         ..MIXTRAL
     },
@@ -108,6 +120,7 @@ const ALL: [ModelPreset; 6] = [
         // Latent attention: down and up projections of queries, keys and values, and the output.
         attention: 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 * 128 * 256 + 128 * 128 * 7168,
         cache: 576,
+        heads: 128 * (192 + 128),
         source: "deepseek-ai/DeepSeek-V3",
         ..MIXTRAL
     },
@@ -120,6 +133,8 @@ const ALL: [ModelPreset; 6] = [
         top_k: 4,
         attention: 2 * 2880 * 4096 + 2 * 2880 * 512,
         cache: 2 * 512,
+        heads: 64 * (64 + 64),
+        window: Some(128),
         source: "openai/gpt-oss-120b, biases and clamps left out",
         ..MIXTRAL
     },
@@ -136,6 +151,7 @@ const ALL: [ModelPreset; 6] = [
         gate: "switch",
         attention: 4 * 768 * 768,
         cache: 2 * 768,
+        heads: 12 * (64 + 64),
         source: "google/switch-base-128, every second layer of encoder and decoder",
         ..MIXTRAL
     },
@@ -168,11 +184,14 @@ impl ModelPreset {
         layer
     }
 
-    /// What a worker that holds `tokens` tokens computes between two layers with experts, ns: its
-    /// attention, and its share of the layers without experts.
+    /// What a worker that holds `tokens` tokens computes for each layer with experts besides them, ns:
+    /// attention, and its share of the layers without experts. Weights are in `format`.
     ///
-    /// Roofline of `device`: `max(2 · weights · tokens / (peak · efficiency), bytes / (memory rate ·
-    /// 0.8))`; the bytes are the weights and, decoding, the caches of all sequences.
+    /// Roofline of `device`: `max(flops / (peak · efficiency), bytes / (memory rate · 0.8))`. Operations
+    /// are 2 for each weight and token and, in a prefill, 2 for each element of query and value and
+    /// each pair of tokens that attention looks at: half of all pairs, causal (FlashAttention-2,
+    /// arXiv 2307.08691, §4.1: 4 · sequence² · head size · heads, half of it with a causal mask). Bytes are
+    /// the weights and, decoding, the caches of all sequences.
     #[allow(clippy::cast_sign_loss, reason = "what is cast is not below 0")]
     pub fn between_ns(&self, stage: Stage, tokens: usize, format: Format, device: &Device) -> u64 {
         let layers = f64::from(self.layers);
@@ -180,13 +199,33 @@ impl ModelPreset {
         let dense = (matrices * self.hidden * self.dense_ffn) as f64;
         let extra = f64::from(self.dense_layers) / layers;
         let weights = self.attention as f64 * (1.0 + extra) + dense * extra;
-        let tokens = tokens as f64;
-        let cached = match stage {
-            Stage::Decode { context } => tokens * (context * self.cache) as f64 * (1.0 + extra),
-            Stage::Prefill => 0.0,
+        let (cached, pairs) = match stage {
+            Stage::Decode { context } => (tokens as f64 * self.seen(context), 0.0),
+            Stage::Prefill => (0.0, self.pairs(tokens as u64)),
         };
-        let flops = 2.0 * weights * tokens / (device.flops * device.efficiency);
+        let cached = cached * self.cache as f64 * (1.0 + extra);
+        let attended = 2.0 * self.heads as f64 * pairs * (1.0 + extra);
+        let flops = 2.0 * weights * tokens as f64 + attended;
+        let flops = flops / (device.flops * device.efficiency);
         let bytes = (weights + cached) * format.bytes() as f64 / (device.memory_bytes_per_s * 0.8);
         (flops.max(bytes) * 1e9).round() as u64
+    }
+
+    /// Tokens that the next one of a sequence of `context` attends to, mean over layers.
+    fn seen(&self, context: u64) -> f64 {
+        let near = self.window.map_or(context, |window| window.min(context));
+        (context + near) as f64 / 2.0
+    }
+
+    /// Pairs of tokens that attention looks at in a sequence of `tokens`, mean over layers.
+    fn pairs(&self, tokens: u64) -> f64 {
+        let tokens = tokens as f64;
+        let all = tokens * tokens / 2.0;
+        // All but the first `window` tokens see `window` tokens.
+        let window = self
+            .window
+            .map_or(tokens, |window| tokens.min(window as f64));
+        let near = tokens * window - window * window / 2.0;
+        (all + near) / 2.0
     }
 }
