@@ -111,7 +111,35 @@ fn a_whole_model_and_a_sweep_are_simulated() {
 
 #[test]
 fn what_cannot_be_simulated_is_said_in_a_sentence() {
-    let cases: [(&[&str], &[&str]); 7] = [
+    let cases: [(&[&str], &[&str]); 14] = [
+        (
+            &["--profile", "p", "--sweep", "costs=h100,loopback,nonsense"],
+            &["costs h100: --costs and --profile", "drop one"],
+        ),
+        (
+            &["--sweep", "workers=2,3", "--what-if"],
+            &["--what-if", "--sweep"],
+        ),
+        (
+            &["--model", "olmoe", "--stage", "prefill", "--context", "99"],
+            &["--context", "prefill"],
+        ),
+        (
+            &["--overlap", "100", "--steps", "3"],
+            &["--overlap is 100", "--steps is 3"],
+        ),
+        (
+            &["--threads", "3", "--costs", "h100"],
+            &["--threads is 3", "h100"],
+        ),
+        (
+            &["--sweep", "tokens=1,2", "--input", "x.safetensors"],
+            &["tokens 1: --tokens", "--input"],
+        ),
+        (
+            &["--layers", "3000000"],
+            &["--layers is 3000000", "at most"],
+        ),
         (&["--topology", "h900"], &["h900", "h800"]),
         (&["--model", "gpt-9"], &["gpt-9", "deepseek-v3"]),
         (&["--costs", "free"], &["--costs", "free", "loopback"]),
@@ -123,6 +151,120 @@ fn what_cannot_be_simulated_is_said_in_a_sentence() {
     for (args, words) in cases {
         fails(2, &[&["simulate"], args].concat(), words);
     }
+}
+
+#[test]
+fn printed_costs_are_read_again_and_a_wrong_figure_is_one_sentence() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("costs.toml");
+    let printed = stdout(&["simulate", "--costs", "h100", "--print-costs"]);
+    std::fs::write(&file, &printed).unwrap();
+    let simulated = |costs: &str| {
+        let page = stdout(&[&["simulate", "--costs", costs], &SMALL[..]].concat());
+        let digest = page.lines().find(|line| line.contains("event log"));
+        digest.unwrap().to_owned()
+    };
+    assert_eq!(simulated(text(&file)), simulated("h100"));
+    std::fs::write(&file, printed.replace("pool_ns = 0.0", "pool_ns = -1")).unwrap();
+    let line = 1
+        + (printed.lines())
+            .position(|line| line.starts_with("pool_ns"))
+            .unwrap();
+    let words = [
+        &format!("costs.toml: costs: line {line}: `pool_ns` holds -1, expected 0 to"),
+        "nanoseconds",
+    ];
+    let stderr = fails(2, &["simulate", "--costs", text(&file)], &words);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    std::fs::write(&file, printed.replace("pool_ns = 0.0", "pool_ns = ")).unwrap();
+    let stderr = fails(2, &["simulate", "--costs", text(&file)], &["line"]);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_worker_that_died_stays_dead_and_a_fault_that_never_came_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("s.json");
+    let shape = ["--hidden", "64", "--ffn", "64", "--tokens", "24"];
+    let run = |flags: &str| {
+        let flags: Vec<&str> = flags.split(' ').collect();
+        let head = ["simulate", "--on-loss", "drop", "--report", text(&file)];
+        let output = expertmesh()
+            .args([&head[..], &shape, &flags].concat())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{flags:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (report(&file).runs.remove(0), stderr)
+    };
+    let (healthy, _) = run("--layers 1 --steps 1");
+    // In the second of four layer-steps.
+    let at = (1.5 * healthy.latency_us.step.mean).round();
+    let (run_1, told) = run(&format!("--layers 2 --steps 2 --fault dies:1:{at}us"));
+    assert!(!told.contains("was to fail"), "{told}");
+    // Two experts of eight, which 24 tokens choose twelve times in each layer-step.
+    let lost = run_1.overflow.lost;
+    assert!((24..=36).contains(&lost), "{lost}");
+    let (run_2, told) = run("--steps 2 --fault dies:1:500ms");
+    assert_eq!(run_2.overflow.lost, 0);
+    assert_eq!(
+        told.matches("worker 1 was to fail at 500 ms, the simulation ended at")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn hosts_of_a_topology_are_the_groups_of_a_launch_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, costly) = (
+        directory.path().join("t.toml"),
+        directory.path().join("p.toml"),
+    );
+    let topology = r#"
+        workers = ["host1", "host1", "host2", "host2"]
+        [[host]]
+        name = "host"
+        count = 3
+        slots = 2
+        [tier.rack]
+        latency = "100 us"
+        bandwidth = "1 Gbit/s"
+    "#;
+    std::fs::write(&file, topology).unwrap();
+    let written = directory.path().join("r.json");
+    let mut runs = Vec::new();
+    for command in ["launch", "simulate"] {
+        let flags = [
+            command,
+            "--exchange",
+            "hierarchical",
+            "--topology",
+            text(&file),
+        ];
+        let more = ["--report", text(&written)];
+        let tolerance: &[&str] = match command {
+            "launch" => &["--probe-tolerance", "1000"],
+            _ => &[],
+        };
+        stdout(&[&flags[..], &more, tolerance, &SMALL].concat());
+        runs.push(report(&written).runs.remove(0));
+    }
+    assert_eq!(runs[0].identity.groups, runs[1].identity.groups);
+    let matrix = |at: usize| &runs[at].communication.matrix_bytes;
+    assert_eq!(matrix(0), matrix(1));
+    let uneven = topology.replace("\"host1\", \"host1\"", "\"host1\", \"host2\"");
+    std::fs::write(&file, uneven.replace("slots = 2", "slots = 4")).unwrap();
+    let launch = ["launch", "--exchange", "hierarchical", "--topology"];
+    let words = ["--exchange hierarchical", "equally many", "--group-size"];
+    fails(2, &[&launch[..], &[text(&file)]].concat(), &words);
+    std::fs::write(
+        &costly,
+        format!("{topology}\n        per_peer = \"1 us\"\n"),
+    )
+    .unwrap();
+    let words = ["p.toml:", ":10: `per_peer`", "`per_message`"];
+    fails(2, &["launch", "--topology", text(&costly)], &words);
 }
 
 #[test]

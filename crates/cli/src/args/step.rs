@@ -28,9 +28,9 @@ pub(crate) struct StepArgs {
     /// table such as `experts = [[0], [1], [0, 1]]` [default: contiguous]
     #[arg(long, value_name = "RULE", value_parser = parsed::<PlacementChoice>)]
     pub(crate) placement: Option<PlacementChoice>,
-    /// How rows travel: star, all-to-all or hierarchical (needs --group-size); or auto: in launch,
-    /// run, bench dispatch and simulate the one whose predicted mean step is the least
-    /// [default: all-to-all]
+    /// How rows travel: star, all-to-all or hierarchical (needs --group-size, or a --topology whose
+    /// hosts are the groups); or auto: in launch, run, bench dispatch and simulate the one whose
+    /// predicted mean step is the least [default: all-to-all]
     #[arg(long, value_name = "KIND", value_parser = parsed::<ExchangeFlag>)]
     pub(crate) exchange: Option<ExchangeFlag>,
     /// Workers of a group, in the order of their names: in the hierarchical exchange a row goes to
@@ -129,7 +129,7 @@ impl StepArgs {
             (ExchangeKind::Hierarchical, Some(size)) => Ok(Groups::contiguous(workers, size.get())),
             (ExchangeKind::Hierarchical, None) => Err(Failure::input(
                 "--exchange hierarchical needs --group-size N, the number of workers that stand \
-                 together",
+                 together, or a --topology whose hosts say so",
             )),
             (_, None) => Ok(Vec::new()),
             (_, Some(size)) => Err(Failure::input(format!(

@@ -68,6 +68,7 @@ impl Network {
         workers: usize,
     ) -> Result<Self, Failure> {
         let asked = Fabric::new(&topology, workers)?;
+        check_per_peer(&topology)?;
         let fabric = Fabric::new(&topology.dilated(dilation), workers)?;
         let refused = |error| Failure::run(format!("cannot share a network: {error}"));
         let needed = Emulation::words_for(&fabric);
@@ -163,6 +164,24 @@ fn options(
         emulation: Some(emulation.dilated(dilation)),
         ..LinkOptions::default()
     })
+}
+
+/// Refuses a cost of whole exchanges, with its line.
+fn check_per_peer(topology: &Topology) -> Result<(), Failure> {
+    let tiers = &topology.tiers;
+    let spine = tiers.spine.map(|spine| spine.link);
+    let links = [Some(tiers.host), Some(tiers.rack), spine];
+    if links.iter().flatten().all(|link| link.per_peer_ns == 0) {
+        return Ok(());
+    }
+    let names_it = |line: &str| line.split('#').next().unwrap_or(line).contains("per_peer");
+    let line = topology.origin.text.lines().position(names_it);
+    Err(Failure::input(format!(
+        "{}:{}: `per_peer` is a cost of whole exchanges, which links of a real cluster do not see; \
+         expected `per_message`",
+        topology.origin.file,
+        line.map_or(1, |line| line + 1)
+    )))
 }
 
 // === impl Emulated ===

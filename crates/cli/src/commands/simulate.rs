@@ -1,8 +1,11 @@
 //! `expertmesh simulate`: what a layer, or a model, would cost on machines that are not there.
 
 mod auto;
+mod check;
 mod choice;
+mod covered;
 mod faults;
+mod load;
 mod machines;
 mod plan;
 mod subject;
@@ -11,6 +14,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod what_if;
 
 pub(crate) use auto::{Asked, for_cluster};
 pub(crate) use choice::Choice;
@@ -33,7 +37,7 @@ use crate::cluster::machines;
 use crate::commands::simulate::faults::FaultFlag;
 use crate::commands::simulate::plan::Planned;
 use crate::error::Failure;
-use crate::output::{check_place, print, write};
+use crate::output::{check_place, complain, print, write};
 use crate::progress::Progress;
 use crate::report::{ReportFile, environment};
 
@@ -49,6 +53,7 @@ use crate::report::{ReportFile, environment};
   expertmesh simulate --profile profile.json --workers 5 --tokens 100 --html simulation.html
   expertmesh simulate --profile profile.json --workers 5 --tokens 100 --exchange auto
   expertmesh simulate --topology wan --workers 4 --fault dies:2:5ms --on-loss drop
+  expertmesh simulate --costs h100 --print-costs > costs.toml
 
 Gate, capacity, placement, plan and step machines are those of a real run: from the same seed and
 scores of rows the ledgers of `simulate` and `launch` are equal, byte for byte. Times come from links
@@ -58,8 +63,8 @@ pub(crate) struct SimulateArgs {
     /// h100, h800 [default: loopback]
     #[arg(long, value_name = "FILE|NAME")]
     topology: Option<String>,
-    /// What work takes: a TOML file, or loopback, h100 or h800 [default: that of the topology's
-    /// name, else loopback]
+    /// What work takes: a TOML file, whose figures count as presets, or loopback, h100 or h800
+    /// [default: that of the topology's name, else loopback]
     #[arg(long, value_name = "FILE|NAME", conflicts_with = "profile")]
     costs: Option<String>,
     /// Profile that `calibrate` wrote: costs and cores of a machine, and how far off they were; every
@@ -69,12 +74,12 @@ pub(crate) struct SimulateArgs {
     /// Where a gate's scores come from: rows (hidden states times gate, as in a real run), drawn
     /// (from the workload, without hidden states) [default: rows for batches of up to 4 Mi values
     /// of a layer that is no preset, and gates that look at more than logits; else drawn]
-    #[arg(long, value_name = "HOW", value_parser = parsed::<plan::Scores>)]
-    scores: Option<plan::Scores>,
+    #[arg(long, value_name = "HOW", value_parser = parsed::<load::Scores>)]
+    scores: Option<load::Scores>,
     /// What a batch of a preset model is: decode (one token of each sequence) or prefill
     /// [default: decode]
-    #[arg(long, value_name = "STAGE", value_parser = parsed::<plan::StageFlag>)]
-    stage: Option<plan::StageFlag>,
+    #[arg(long, value_name = "STAGE", value_parser = parsed::<load::StageFlag>)]
+    stage: Option<load::StageFlag>,
     /// Tokens in the cache of each sequence while decoding [default: 4096]
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     context: Option<u64>,
@@ -100,6 +105,9 @@ pub(crate) struct SimulateArgs {
     /// exchange [default: where it takes no longer than a few seconds]
     #[arg(long)]
     what_if: bool,
+    /// Print what work takes, as a file for --costs, and simulate nothing
+    #[arg(long)]
+    print_costs: bool,
     /// Also write every event of the simulation to this file
     #[arg(long, value_name = "FILE")]
     event_log: Option<PathBuf>,
@@ -128,15 +136,21 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), Failure> {
     if !args.sweep.is_empty() {
         return sweep::run(args);
     }
+    if args.print_costs {
+        return print_costs(args);
+    }
     let report = args.report.as_deref().map(ReportFile::at).transpose()?;
     let pictures = args.pictures.check(1)?;
     args.event_log.as_deref().map_or(Ok(()), check_place)?;
     let mut planned = plan::plan(args, pictures.steps)?;
     planned.choice.iter().for_each(Choice::tell);
     let (simulated, elapsed) = simulate(&mut planned)?;
+    faults::to_come(&simulated)
+        .iter()
+        .for_each(|line| complain(line));
     let mut page = tell::page(&planned, &simulated, elapsed);
     if args.what_if || planned.is_quick() {
-        page.push_str(&tell::what_if(&planned, &simulated)?);
+        page.push_str(&what_if::what_if(&planned, &simulated)?);
     }
     if let (Some(file), Some(log)) = (&args.event_log, &simulated.log) {
         write(file, log)?;
@@ -145,6 +159,13 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), Failure> {
     print(&(expertmesh_report::terminal(&written) + &page))?;
     pictures.write(&written, &[simulated.trace])?;
     report.map_or(Ok(()), |file| file.write(&written))
+}
+
+/// Prints the costs that the flags name, as `--costs` reads them.
+fn print_costs(args: &SimulateArgs) -> Result<(), Failure> {
+    check::check(args)?;
+    let costs = Machines::read(args)?.costs;
+    print(&costs.to_toml().map_err(Failure::run)?)
 }
 
 /// Simulates what is planned; also tells how many seconds it took.

@@ -86,7 +86,7 @@ pub(super) fn settle(
 pub(crate) fn for_cluster(asked: &Asked<'_>) -> Result<(StepArgs, Option<Choice>), Failure> {
     asked.auto.check(asked.step)?;
     if !asked.step.is_auto() {
-        return Ok((asked.step.clone(), None));
+        return Ok((asked.grouped()?, None));
     }
     let topology = Topology::read(asked.topology.unwrap_or("loopback"))?;
     let machines = match &asked.auto.profile {
@@ -121,7 +121,7 @@ fn mean(all: &[Predicted]) -> Result<Predicted, Failure> {
 
 /// The exchanges that the flags allow, in the order in which ties are broken, each with the reason
 /// if it is to be passed over. `size` says how many workers a host has, where the command must know.
-fn candidates(
+pub(super) fn candidates(
     args: &SimulateArgs,
     machines: &Machines,
     size: fn(&[u32]) -> Result<Option<NonZeroUsize>, String>,
@@ -137,7 +137,7 @@ fn candidates(
         (plain(ExchangeKind::AllToAll), Ok(())),
     ];
     let grouped = plain(ExchangeKind::Hierarchical);
-    let hosts: Vec<u32> = (1..=workers as u32).map(|id| fabric.host_of(id)).collect();
+    let hosts = fabric.groups_of_workers();
     if let Some(size) = args.step.group_size {
         let group_size = Some(size);
         all.push((
@@ -192,7 +192,7 @@ pub(super) fn size_of_hosts(hosts: &[u32]) -> Result<Option<NonZeroUsize>, Strin
 }
 
 /// The flags with the exchange of `candidate`.
-fn with(args: &SimulateArgs, candidate: Candidate) -> SimulateArgs {
+pub(super) fn with(args: &SimulateArgs, candidate: Candidate) -> SimulateArgs {
     let mut one = args.clone();
     one.step.exchange = Some(candidate.exchange.into());
     one.step.group_size = candidate.group_size;
@@ -255,6 +255,24 @@ pub(super) fn longest_shard(run: &Run, resident: bool) -> Option<u64> {
 // === impl Asked ===
 
 impl Asked<'_> {
+    /// The step flags with the groups that the hosts of a topology make, where it is asked for
+    /// groups and not which.
+    fn grouped(&self) -> Result<StepArgs, Failure> {
+        let hierarchical = self.step.exchange == Some(ExchangeKind::Hierarchical.into());
+        let (true, None, Some(topology)) = (hierarchical, self.step.group_size, self.topology)
+        else {
+            return Ok(self.step.clone());
+        };
+        let workers = self.processes.workers.unwrap_or(WORKERS).get();
+        let fabric = Fabric::new(&Topology::read(topology)?, workers)?;
+        let size = size_of_hosts(&fabric.groups_of_workers());
+        let size = size.map_err(|why| Failure::input(format!("--exchange hierarchical: {why}")))?;
+        Ok(StepArgs {
+            group_size: size,
+            ..self.step.clone()
+        })
+    }
+
     /// What `simulate` would be told.
     fn flags(&self, load: &LoadArgs) -> SimulateArgs {
         SimulateArgs {

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use expertmesh_bench::simulate::Simulated;
+use expertmesh_report::human;
 use expertmesh_simulator::{Failure as How, Fault};
 
 use crate::args::values::Wait;
@@ -9,6 +11,23 @@ use crate::args::values::Wait;
 /// One fault; workers count from 0, as their names do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct FaultFlag(pub(crate) Fault);
+
+/// A line for each fault that was to come after the last step.
+pub(super) fn to_come(simulated: &Simulated) -> Vec<String> {
+    let ended = human::duration(simulated.elapsed_ns as f64 / 1e3);
+    let faults = simulated.faults_to_come.iter();
+    let lines = faults.filter_map(|fault| match fault {
+        Fault::Lost {
+            endpoint, at_ns, ..
+        } => Some(format!(
+            "worker {} was to fail at {}, the simulation ended at {ended}: it never did",
+            endpoint - 1,
+            human::duration(*at_ns as f64 / 1e3)
+        )),
+        _ => None,
+    });
+    lines.collect()
+}
 
 impl FromStr for FaultFlag {
     type Err = String;

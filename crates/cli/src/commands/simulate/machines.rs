@@ -5,6 +5,7 @@ use std::path::Path;
 
 use expertmesh_bench::calibrate::Profile;
 use expertmesh_simulator::Costs;
+use expertmesh_telemetry::Source;
 use expertmesh_topology::{Fabric, Topology};
 
 use crate::args::process::threads_each;
@@ -48,14 +49,19 @@ impl Machines {
     /// The machine of `profile`: what `launch` would start on it, with the links of `topology`
     /// emulated between its processes, or its own where that is loopback.
     pub(crate) fn calibrated(profile: &Profile, mut topology: Topology) -> Self {
-        if topology.name == "loopback" {
-            profile.on_loopback(&mut topology);
-        }
+        // A file that is called so has links of its own.
+        let links = match topology.is_preset("loopback") {
+            true => {
+                profile.on_loopback(&mut topology);
+                None
+            }
+            false => Some(topology.name.clone()),
+        };
         Self {
             topology,
             costs: profile.costs.clone(),
             cores: Some(profile.environment.cores),
-            trust: Some(Trust::of(profile)),
+            trust: Some(Trust::of(profile, links)),
         }
     }
 
@@ -70,19 +76,29 @@ impl Machines {
         }
     }
 
-    /// Compute threads of each of `workers` workers on `fabric`, unless told otherwise: the cores
-    /// that the first of them shares, dealt out, and at least one.
-    pub(crate) fn threads(&self, fabric: &Fabric, workers: NonZeroUsize) -> NonZeroUsize {
-        let host = fabric.host_of(1);
-        let (cores, sharing) = match self.cores {
-            Some(cores) => (cores, workers.get()),
+    /// Compute threads of each worker on `fabric`, unless told otherwise: the cores that it shares,
+    /// dealt out, and at least one; those of the worker that gets the fewest.
+    pub(crate) fn threads(&self, fabric: &Fabric) -> usize {
+        let fewest = match self.cores {
+            Some(cores) => threads_each(cores as usize, fabric.endpoints() - 1),
             None => {
-                let beside =
-                    (1..fabric.endpoints() as u32).filter(|id| fabric.host_of(*id) == host);
-                (fabric.cores_of_host(host), beside.count())
+                let by_host = fabric.workers_by_host();
+                let hosts = (0..).zip(&by_host).filter(|(_, of)| !of.is_empty());
+                let each = hosts
+                    .map(|(host, of)| threads_each(fabric.cores_of_host(host) as usize, of.len()));
+                each.min().unwrap_or(NonZeroUsize::MIN)
             }
         };
-        threads_each(cores as usize, sharing)
+        fewest.get()
+    }
+
+    /// What times are that are computed of these.
+    pub(super) fn source(&self) -> Source {
+        match &self.trust {
+            None => self.costs.source,
+            Some(trust) if trust.outside.is_some() => Source::Extrapolated,
+            Some(_) => Source::Calibrated,
+        }
     }
 
     /// Whose cores they are, where all processes share them: ` on the 2 cores of one machine`.
@@ -115,5 +131,15 @@ fn costs(named: Option<&str>, topology: &Topology) -> Result<Costs, Failure> {
     }
     let text = std::fs::read_to_string(name)
         .map_err(|error| Failure::input(format!("cannot read {name}: {error}")))?;
-    Costs::parse(&text).map_err(|error| Failure::input(format!("{name}: {error}")))
+    let costs = Costs::parse(&text).map_err(|error| Failure::input(format!("{name}: {error}")))?;
+    Ok(unproven(costs))
+}
+
+/// Costs that somebody wrote down: whatever they say of themselves, nothing here has measured them.
+fn unproven(mut costs: Costs) -> Costs {
+    let all = std::iter::once(&mut costs.source).chain(costs.sources.values_mut());
+    for source in all.filter(|source| **source != Source::Extrapolated) {
+        *source = Source::Preset;
+    }
+    costs
 }

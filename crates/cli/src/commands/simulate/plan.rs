@@ -1,50 +1,32 @@
 //! Flags → what is simulated.
 
-use std::str::FromStr;
+use std::num::NonZeroUsize;
 
-use expertmesh_bench::simulate::{SimLayer, SimLoad, SimulateError, Simulation, Stage};
-use expertmesh_bench::workload::{Pattern, ScoredWorkload, WorkloadShape};
-use expertmesh_checkpoint::LayerSpec;
+use expertmesh_bench::simulate::{SimLayer, SimulateError, Simulation, Stage};
+use expertmesh_bench::workload::Pattern;
 use expertmesh_coordinator::{CoordinatorConfig, Rehearsal};
 use expertmesh_exchange::ExchangeKind;
 use expertmesh_routing::Kind;
 use expertmesh_simulator::{SimConfig, SimError, Simulator};
-use expertmesh_telemetry::{Run, Shape, Source};
+use expertmesh_telemetry::{Run, Shape};
 use expertmesh_topology::Fabric;
 
 use crate::args::process::WORKERS;
-use crate::commands::launch::load;
+use crate::args::step::StepOptions;
 use crate::commands::simulate::SimulateArgs;
-use crate::commands::simulate::auto::settle;
+use crate::commands::simulate::auto::{settle, size_of_hosts};
+use crate::commands::simulate::check::{check, check_costs, check_steps};
 use crate::commands::simulate::choice::Choice;
+use crate::commands::simulate::covered::Setting;
+use crate::commands::simulate::load::{Driven, Scores, StageFlag, driven};
 use crate::commands::simulate::machines::Machines;
 use crate::commands::simulate::subject::{Subject, subject};
 use crate::error::Failure;
 
-/// Steps, unless told otherwise: a simulation repeats itself but for its routes.
-const STEPS: u64 = 20;
-/// Values of a batch from which on scores are drawn, unless told otherwise.
-const MANY_VALUES: usize = 4 << 20;
-/// Tokens of a preset model's batch on each worker: decoding, and of a whole sequence.
-const DECODED: usize = 128;
-const PREFILLED: usize = 4096;
+/// Tokens before the one that is decoded, unless told otherwise.
 const CONTEXT: u64 = 4096;
 /// Work (choices × layers × steps) up to which other settings are simulated unasked.
 const QUICK: u64 = 400_000;
-
-/// Where a gate's scores come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scores {
-    Rows,
-    Drawn,
-}
-
-/// What a batch of a preset model is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StageFlag {
-    Decode,
-    Prefill,
-}
 
 /// A simulation and what is said about it.
 pub(super) struct Planned {
@@ -59,9 +41,18 @@ pub(super) struct Planned {
     pub(super) shape: Shape,
     pub(super) machines: Machines,
     pub(super) scores: Scores,
+    /// How tokens spread over the experts; `None` where a file says so.
+    pub(super) pattern: Option<Pattern>,
     pub(super) resident: bool,
     pub(super) layers: u32,
     pub(super) workers: usize,
+}
+
+/// The cluster that is not there.
+struct Cluster {
+    fabric: Fabric,
+    subject: Subject,
+    step: StepOptions,
 }
 
 /// Everything that the flags ask for, checked.
@@ -69,7 +60,9 @@ pub(super) struct Planned {
 /// # Errors
 /// [`Failure::Input`] for flags and files that do not fit.
 pub(super) fn plan(args: &SimulateArgs, lane_steps: u64) -> Result<Planned, Failure> {
+    check(args)?;
     let machines = Machines::read(args)?;
+    check_costs(args, &machines.costs)?;
     let (args, choice) = settle(args, &machines)?;
     Ok(Planned {
         choice,
@@ -83,102 +76,61 @@ pub(super) fn plan_on(
     lane_steps: u64,
     mut machines: Machines,
 ) -> Result<Planned, Failure> {
-    let count = args.processes.workers.unwrap_or(WORKERS);
-    let workers = count.get();
-    let fabric = Fabric::new(&machines.topology, workers)?;
-    let subject = subject(args)?;
-    let spec = subject.model.source.spec();
-    let mut step = args.step.clone();
-    // Who stands together is known: the workers of a host.
-    let grouped = Some(ExchangeKind::Hierarchical.into());
-    let by_host = step.exchange == grouped && step.group_size.is_none();
-    if by_host {
-        step.group_size = Some(std::num::NonZeroUsize::MIN);
-    }
-    let mut step = step.resolve(
-        spec.routed_experts(),
-        workers,
-        subject.model.dtype,
-        subject.model.seed,
-    )?;
-    if by_host {
-        step.groups = (1..=workers as u32).map(|id| fabric.host_of(id)).collect();
-    }
-    let tokens = tokens(args, &subject, workers);
-    let scores = scores(args, &subject, tokens);
-    if args.load.warmup.is_some() {
-        return Err(Failure::input(
-            "--warmup is for machines whose caches must fill; a simulated step is like the next, \
-             drop the flag",
-        ));
-    }
-    let (load, usual) = sim_load(args, &subject, scores, tokens, workers)?;
+    let cluster = Cluster::of(args, &machines)?;
+    let driven = driven(args, &cluster.subject, cluster.workers())?;
     // A file has tokens of its own.
-    let tokens = load.shape().tokens;
-    let force = match args.load.trace {
-        Some(_) => Some(Kind::Replay),
-        None => args.force.kind(),
-    };
-    let config = CoordinatorConfig {
-        force,
-        ..step.rehearsed(&subject.model, workers)
-    };
-    let gpu = !machines.costs.on_cores;
-    let resident = args.resident || (gpu && step.exchange != ExchangeKind::Star);
-    let sim = SimConfig {
-        threads: args
-            .processes
-            .threads
-            .unwrap_or_else(|| machines.threads(&fabric, count))
-            .get(),
-        one_machine: machines.cores,
-        faults: args.fault.iter().map(|fault| fault.0).collect(),
-        resident,
-        lanes: lane_steps > 0,
-        log: args.event_log.is_some(),
-        ..step.simulated(subject.layer.clone())
-    };
-    let layers = args.layers.map_or_else(
-        || subject.preset.map_or(1, |preset| preset.layers),
-        u32::from,
-    );
-    let each = tokens.div_ceil(workers);
-    let between_ns = subject.preset.map_or(0, |preset| {
-        preset.between_ns(stage(args), each, step.wire_dtype, fabric.device_of(1))
-    });
+    let tokens = driven.load.shape().tokens;
+    let coordinator = cluster.coordinator(args);
+    let simulated = cluster.simulated(args, &machines, lane_steps);
+    let layers = cluster.layers(args);
+    if let Some(trust) = &machines.trust {
+        let setting = Setting {
+            args,
+            subject: &cluster.subject,
+            fabric: &cluster.fabric,
+            coordinator: &coordinator,
+            simulated: &simulated,
+            pattern: driven.pattern,
+            tokens,
+            layers,
+        };
+        let outside = setting.outside(trust, machines.threads(&cluster.fabric))?;
+        machines.trust = Some(trust.with(outside));
+    }
+    let (resident, between_ns) = (simulated.resident, cluster.between_ns(args, tokens));
     let stack = (0..layers).map(|_| {
+        let simulator = Simulator::new(
+            &machines.topology,
+            machines.costs.clone(),
+            simulated.clone(),
+        );
         Ok(SimLayer {
-            rehearsal: Rehearsal::new(config.clone())?,
-            simulator: Simulator::new(&machines.topology, machines.costs.clone(), sim.clone())
-                .map_err(failed)?,
+            rehearsal: Rehearsal::new(coordinator.clone())?,
+            simulator: simulator.map_err(failed)?,
             between_ns,
         })
     });
-    if let Some(trust) = &mut machines.trust {
-        let exchange = step.exchange;
-        let outside = (trust.domain).outside(workers, tokens, &subject.layer, exchange);
-        let name = &machines.topology.name;
-        let elsewhere = (name != "loopback").then(|| {
-            format!("links of {name}, emulated between processes of the profile's machine")
-        });
-        trust.outside = trust.locked.map(str::to_owned).or(outside).or(elsewhere);
-    }
-    let source = match &machines.trust {
-        None => machines.costs.source,
-        Some(trust) if trust.outside.is_some() => Source::Extrapolated,
-        Some(_) => Source::Calibrated,
+    let overlap = args.overlap.map_or(1, usize::from);
+    let Driven {
+        load,
+        scores,
+        pattern,
+        usual_steps,
+    } = driven;
+    let simulation = Simulation {
+        layers: stack.collect::<Result<_, Failure>>()?,
+        load,
+        overlap,
+        lane_steps,
+        source: machines.source(),
     };
+    let workers = cluster.workers();
+    let subject = cluster.subject;
     Ok(Planned {
         args: args.clone(),
         choice: None,
-        simulation: Simulation {
-            layers: stack.collect::<Result<_, Failure>>()?,
-            load,
-            overlap: args.overlap.map_or(1, usize::from),
-            lane_steps,
-            source,
-        },
-        steps: args.load.steps.unwrap_or(usual),
+        simulation,
+        steps: check_steps(args.load.steps, usual_steps, overlap as u64)?,
         seed: subject.model.seed,
         name: subject.name,
         shape: Shape {
@@ -187,6 +139,7 @@ pub(super) fn plan_on(
         },
         machines,
         scores,
+        pattern,
         resident,
         layers,
         workers,
@@ -200,77 +153,6 @@ fn stage(args: &SimulateArgs) -> Stage {
             context: args.context.unwrap_or(CONTEXT),
         },
     }
-}
-
-fn tokens(args: &SimulateArgs, subject: &Subject, workers: usize) -> usize {
-    match (args.load.tokens, subject.preset, args.stage) {
-        (Some(tokens), _, _) => tokens.get(),
-        (None, None, _) => args.load.tokens(),
-        (None, Some(_), Some(StageFlag::Prefill)) => PREFILLED * workers,
-        (None, Some(_), _) => DECODED * workers,
-    }
-}
-
-fn scores(args: &SimulateArgs, subject: &Subject, tokens: usize) -> Scores {
-    let router = &subject.model.source.spec().router;
-    let by_logits = !router.needs().token_ids && !matches!(router.kind, Kind::Soft { .. });
-    let many = by_logits && tokens * subject.layer.hidden > MANY_VALUES;
-    let usual = match subject.preset.is_some() || many {
-        true => Scores::Drawn,
-        false => Scores::Rows,
-    };
-    let of_rows = args.load.input.is_some() || args.load.trace.is_some();
-    args.scores
-        .unwrap_or(if of_rows { Scores::Rows } else { usual })
-}
-
-/// The load, and how many steps of it are simulated unless told otherwise.
-fn sim_load(
-    args: &SimulateArgs,
-    subject: &Subject,
-    scores: Scores,
-    tokens: usize,
-    workers: usize,
-) -> Result<(SimLoad, u64), Failure> {
-    let spec: &LayerSpec = subject.model.source.spec();
-    let of_rows = args.load.input.is_some() || args.load.trace.is_some();
-    if scores == Scores::Rows {
-        if subject.preset.is_some() {
-            return Err(Failure::input(
-                "--scores is rows, expected drawn with a model that is known by its sizes alone",
-            ));
-        }
-        let load = load(&args.load, spec, subject.model.seed, workers)?;
-        let usual = if args.load.trace.is_some() {
-            load.steps
-        } else {
-            STEPS
-        };
-        return Ok((SimLoad::Rows(load.workload), usual));
-    }
-    if of_rows {
-        return Err(Failure::input(
-            "--scores is drawn, expected rows with --input or --trace, which bring their own",
-        ));
-    }
-    let usual = match spec.family == "synthetic" {
-        true => Pattern::Balanced,
-        false => Pattern::Normal,
-    };
-    let pattern = args.load.workload.unwrap_or(usual);
-    let shape = WorkloadShape {
-        tokens,
-        hidden: spec.hidden,
-        experts: spec.experts,
-        top_k: spec.top_k,
-    };
-    let asks_for_ranks = matches!(
-        pattern,
-        Pattern::HotRank { .. } | Pattern::SourceRagged | Pattern::ZeroExpertRank
-    );
-    let ranks = asks_for_ranks.then_some(workers);
-    let workload = ScoredWorkload::new(pattern, shape, ranks, subject.model.seed)?;
-    Ok((SimLoad::Scores(workload), STEPS))
 }
 
 fn failed(error: SimError) -> Failure {
@@ -324,30 +206,84 @@ impl Planned {
     }
 }
 
-// === impl Scores ===
+// === impl Cluster ===
 
-impl FromStr for Scores {
-    type Err = String;
+impl Cluster {
+    fn of(args: &SimulateArgs, machines: &Machines) -> Result<Self, Failure> {
+        let workers = args.processes.workers.unwrap_or(WORKERS).get();
+        let fabric = Fabric::new(&machines.topology, workers)?;
+        let subject = subject(args)?;
+        Ok(Self {
+            step: step(args, &subject, &fabric)?,
+            fabric,
+            subject,
+        })
+    }
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "rows" => Ok(Self::Rows),
-            "drawn" => Ok(Self::Drawn),
-            _ => Err("expected rows or drawn".to_owned()),
+    fn workers(&self) -> usize {
+        self.fabric.endpoints() - 1
+    }
+
+    fn layers(&self, args: &SimulateArgs) -> u32 {
+        let usual = self.subject.preset.map_or(1, |preset| preset.layers);
+        args.layers.map_or(usual, u32::from)
+    }
+
+    /// Who gates and admits.
+    fn coordinator(&self, args: &SimulateArgs) -> CoordinatorConfig {
+        let force = match args.load.trace {
+            Some(_) => Some(Kind::Replay),
+            None => args.force.kind(),
+        };
+        CoordinatorConfig {
+            force,
+            ..self.step.rehearsed(&self.subject.model, self.workers())
         }
+    }
+
+    /// How a step of a layer is simulated.
+    fn simulated(&self, args: &SimulateArgs, machines: &Machines, lane_steps: u64) -> SimConfig {
+        let threads = args.processes.threads.map(usize::from);
+        let by_devices = !machines.costs.on_cores && self.step.exchange != ExchangeKind::Star;
+        SimConfig {
+            threads: threads.unwrap_or_else(|| machines.threads(&self.fabric)),
+            one_machine: machines.cores,
+            faults: args.fault.iter().map(|fault| fault.0).collect(),
+            resident: args.resident || by_devices,
+            lanes: lane_steps > 0,
+            log: args.event_log.is_some(),
+            ..self.step.simulated(self.subject.layer.clone())
+        }
+    }
+
+    /// What lies behind a layer of a whole model: all wait for the worker that takes longest.
+    fn between_ns(&self, args: &SimulateArgs, tokens: usize) -> u64 {
+        let Some(preset) = self.subject.preset else {
+            return 0;
+        };
+        let each = tokens.div_ceil(self.workers());
+        let dtype = self.subject.model.dtype;
+        let of_worker = |id| preset.between_ns(stage(args), each, dtype, self.fabric.device_of(id));
+        let workers = 1..=self.workers() as u32;
+        workers.map(of_worker).max().unwrap_or(0)
     }
 }
 
-// === impl StageFlag ===
-
-impl FromStr for StageFlag {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "decode" => Ok(Self::Decode),
-            "prefill" => Ok(Self::Prefill),
-            _ => Err("expected decode or prefill".to_owned()),
-        }
+/// How a step runs; the workers of a host stand together unless `--group-size` says otherwise.
+fn step(args: &SimulateArgs, subject: &Subject, fabric: &Fabric) -> Result<StepOptions, Failure> {
+    let mut flags = args.step.clone();
+    let grouped = flags.exchange == Some(ExchangeKind::Hierarchical.into());
+    let hosts = (grouped && flags.group_size.is_none()).then(|| fabric.groups_of_workers());
+    let size = hosts.as_ref().map(|hosts| size_of_hosts(hosts));
+    // Hosts that hold equally many workers in order are what a size says, as for a launch.
+    let uneven = hosts.filter(|_| !matches!(size, Some(Ok(_))));
+    if let Some(size) = size {
+        flags.group_size = size.unwrap_or(Some(NonZeroUsize::MIN));
     }
+    let (model, routed) = (&subject.model, subject.model.source.spec().routed_experts());
+    let step = flags.resolve(routed, fabric.endpoints() - 1, model.dtype, model.seed)?;
+    Ok(match uneven {
+        Some(groups) => StepOptions { groups, ..step },
+        None => step,
+    })
 }

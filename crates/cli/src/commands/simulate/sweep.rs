@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use clap::{Args as _, FromArgMatches as _};
 use expertmesh_report::human;
-use expertmesh_telemetry::{Run, Trace};
+use expertmesh_telemetry::{Run, Source, Trace};
 
+use crate::commands::simulate::check::check_sweep;
 use crate::commands::simulate::trust::{Ranked, verdict};
 use crate::commands::simulate::{SimulateArgs, of_simulation, plan, simulate};
 use crate::error::Failure;
@@ -23,6 +24,7 @@ struct Outcome {
     mean_us: f64,
     /// Half the width of the band around it, as a share; `None` for costs without one.
     error: Option<f64>,
+    source: Source,
 }
 
 /// Simulates every combination, prints the ranking, writes one report with all runs.
@@ -30,11 +32,7 @@ struct Outcome {
 /// # Errors
 /// [`Failure::Input`] for a sweep that is none, or a combination that the flags refuse.
 pub(super) fn run(args: &SimulateArgs) -> Result<(), Failure> {
-    if args.event_log.is_some() {
-        return Err(Failure::input(
-            "--event-log holds one simulation, --sweep asks for several; drop one of them",
-        ));
-    }
+    check_sweep(args)?;
     let axes = args.sweep.iter().map(|text| axis(text));
     let axes = axes.collect::<Result<Vec<_>, _>>()?;
     check_exchange(args, &axes)?;
@@ -62,6 +60,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<(), Failure> {
             name,
             mean_us: run.latency_us.step.mean,
             error: planned.machines.trust.as_ref().map(|trust| trust.error),
+            source: planned.simulation.source,
             run,
             trace: simulated.trace,
         });
@@ -156,6 +155,7 @@ fn with(args: &SimulateArgs, settings: &[(String, String)]) -> Result<SimulateAr
         "lane-steps",
         "event-log",
         "what-if",
+        "print-costs",
     ];
     let mut argv = vec!["simulate".to_owned()];
     for (flag, value) in settings {
@@ -194,7 +194,7 @@ fn ranking(outcomes: &[Outcome]) -> String {
             None => human::NONE.to_owned(),
             Some(error) => format!(
                 "{} to {}",
-                human::duration(one.mean_us * (1.0 - error)),
+                human::duration(one.mean_us * (1.0 - error).max(0.0)),
                 human::duration(one.mean_us * (1.0 + error))
             ),
         };
@@ -214,7 +214,19 @@ fn ranking(outcomes: &[Outcome]) -> String {
         .iter()
         .map(|one| (one.name.as_str(), one.mean_us))
         .collect();
-    let error = order.first().and_then(|first| first.error);
+    // Of several profiles the worst: a ranking is as good as what it is made of.
+    let errors: Option<Vec<f64>> = order.iter().map(|one| one.error).collect();
+    let error = errors.and_then(|all| all.into_iter().reduce(f64::max));
     let _ = writeln!(text, "\n  {}", verdict(&ranked, error));
+    let outside = (order.iter()).filter(|one| one.source == Source::Extrapolated);
+    match outside.count() {
+        0 => {}
+        all => {
+            let _ = writeln!(
+                text,
+                "  {all} of them extrapolated: nobody knows that the band holds for those"
+            );
+        }
+    }
     text
 }

@@ -3,21 +3,14 @@
 use std::fmt::Write as _;
 
 use expertmesh_bench::simulate::{Answers, Simulated};
-use expertmesh_bench::workload::Pattern;
-use expertmesh_exchange::ExchangeKind;
 use expertmesh_report::human;
-use expertmesh_simulator::Costs;
-use expertmesh_topology::{PortId, Topology};
+use expertmesh_topology::PortId;
 
-use crate::commands::simulate::machines::Machines;
-use crate::commands::simulate::plan::{Planned, Scores, plan_on};
-use crate::commands::simulate::{SimulateArgs, simulate};
-use crate::error::Failure;
+use crate::commands::simulate::load::Scores;
+use crate::commands::simulate::plan::Planned;
 
 /// Columns of the name before a figure, as in the report.
 const LABEL: usize = 16;
-/// Steps of a simulation that only a comparison needs.
-const FEW_STEPS: u64 = 5;
 
 /// Machines, costs, answers and speed.
 pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> String {
@@ -74,14 +67,15 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
             "at their homes from the beginning: no shard is sent, no output returns",
         );
     }
-    if planned.layers > 1 {
-        let between = first.between_ns as f64 / 1e3;
-        let text = format!(
-            "{}, {} between two of them",
-            planned.layers,
-            human::duration(between)
-        );
-        line("layers", &text);
+    if planned.layers > 1 || first.between_ns > 0 {
+        let between = match first.between_ns {
+            0 => String::new(),
+            ns => format!(
+                ", behind each {} of attention and layers without experts",
+                human::duration(ns as f64 / 1e3)
+            ),
+        };
+        line("layers", &format!("{}{between}", planned.layers));
     }
     let placement = &first.rehearsal.config().placement;
     let name = |port: usize| fabric.port_name(PortId(port as u32));
@@ -100,121 +94,4 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
     );
     line("event log", &format!("sha256 {}", simulated.log_digest));
     page
-}
-
-/// The same step under other settings, one changed at a time.
-///
-/// # Errors
-/// Those of a simulation.
-pub(super) fn what_if(planned: &Planned, simulated: &Simulated) -> Result<String, Failure> {
-    let args = &planned.args;
-    let mut page = String::from("\nWhat would change it (mean step, one change at a time)\n");
-    let few = planned.steps.min(FEW_STEPS);
-    let base = again(args, planned.machines.clone(), few)?;
-    let now = &simulated.run.identity.exchange.to_string();
-    let mut settings: Vec<(String, SimulateArgs, Machines)> = Vec::new();
-    let mut add = |name: &str, args: &SimulateArgs, machines: Machines| {
-        settings.push((name.to_owned(), args.clone(), machines));
-    };
-    let machines = &planned.machines;
-    let linked = |topology: Topology| Machines {
-        topology,
-        ..machines.clone()
-    };
-    add(
-        "links twice as fast",
-        args,
-        linked(rates(&machines.topology, 2.0)),
-    );
-    add(
-        "half the latency",
-        args,
-        linked(latencies(&machines.topology, 0.5)),
-    );
-    let faster = Machines {
-        costs: experts(&machines.costs, 0.5),
-        ..linked(devices(&machines.topology, 2.0))
-    };
-    add("experts twice as fast", args, faster);
-    if args
-        .load
-        .workload
-        .is_some_and(|pattern| pattern != Pattern::Balanced)
-    {
-        let mut even = args.clone();
-        even.load.workload = Some(Pattern::Balanced);
-        add("even load", &even, machines.clone());
-    }
-    for kind in [ExchangeKind::Star, ExchangeKind::AllToAll] {
-        if kind.to_string() != *now && !args.resident && !planned.resident {
-            let mut other = args.clone();
-            other.step.exchange = Some(kind.into());
-            other.step.group_size = None;
-            add(&format!("exchange {kind}"), &other, machines.clone());
-        }
-    }
-    for (name, args, machines) in settings {
-        let mean = again(&args, machines, few)?;
-        let change = 100.0 * (mean / base - 1.0);
-        let _ = writeln!(
-            page,
-            "  {name:<24}  {:>10}  {change:>+6.1} %",
-            human::duration(mean)
-        );
-    }
-    Ok(page)
-}
-
-/// Mean step of a few steps, µs.
-fn again(args: &SimulateArgs, machines: Machines, steps: u64) -> Result<f64, Failure> {
-    let mut args = args.clone();
-    args.event_log = None;
-    let mut planned = plan_on(&args, 0, machines)?;
-    planned.steps = steps;
-    let (simulated, _) = simulate(&mut planned)?;
-    Ok(simulated.run.latency_us.step.mean)
-}
-
-fn rates(topology: &Topology, factor: f64) -> Topology {
-    let mut faster = topology.clone();
-    faster.tiers.host.bytes_per_ns *= factor;
-    faster.tiers.rack.bytes_per_ns *= factor;
-    if let Some(spine) = &mut faster.tiers.spine {
-        spine.link.bytes_per_ns *= factor;
-    }
-    for host in &mut faster.hosts {
-        host.bytes_per_ns *= factor;
-    }
-    faster
-}
-
-#[allow(clippy::cast_sign_loss, reason = "what is cast is not below 0")]
-fn latencies(topology: &Topology, factor: f64) -> Topology {
-    let mut nearer = topology.clone();
-    let scale = |ns: &mut u64| *ns = (*ns as f64 * factor) as u64;
-    scale(&mut nearer.tiers.host.latency_ns);
-    scale(&mut nearer.tiers.rack.latency_ns);
-    if let Some(spine) = &mut nearer.tiers.spine {
-        scale(&mut spine.link.latency_ns);
-    }
-    nearer
-}
-
-fn devices(topology: &Topology, factor: f64) -> Topology {
-    let mut faster = topology.clone();
-    for device in &mut faster.devices {
-        device.flops *= factor;
-        device.memory_bytes_per_s *= factor;
-    }
-    faster
-}
-
-fn experts(costs: &Costs, factor: f64) -> Costs {
-    let mut faster = costs.clone();
-    for table in &mut faster.experts.tables {
-        for (_, ns) in table.points.iter_mut().chain(&mut table.beside) {
-            *ns *= factor;
-        }
-    }
-    faster
 }

@@ -1,3 +1,6 @@
+mod changes;
+mod covered;
+
 use clap::Parser;
 use expertmesh_bench::calibrate::{Domain, Point, Profile};
 use expertmesh_bench::validate::FigureErrors;
