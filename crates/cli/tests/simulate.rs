@@ -188,7 +188,8 @@ fn a_worker_that_died_stays_dead_and_a_fault_that_never_came_is_told() {
     let shape = ["--hidden", "64", "--ffn", "64", "--tokens", "24"];
     let run = |flags: &str| {
         let flags: Vec<&str> = flags.split(' ').collect();
-        let head = ["simulate", "--on-loss", "drop", "--report", text(&file)];
+        let star = ["--exchange", "star", "--on-loss", "drop"];
+        let head = [&["simulate", "--report", text(&file)], &star[..]].concat();
         let output = expertmesh()
             .args([&head[..], &shape, &flags].concat())
             .output()
@@ -263,7 +264,7 @@ fn hosts_of_a_topology_are_the_groups_of_a_launch_too() {
         format!("{topology}\n        per_peer = \"1 us\"\n"),
     )
     .unwrap();
-    let words = ["p.toml:", ":10: `per_peer`", "`per_message`"];
+    let words = ["p.toml:", ":11: `per_peer`", "`per_message`"];
     fails(2, &["launch", "--topology", text(&costly)], &words);
 }
 
