@@ -168,7 +168,9 @@ impl Verdict {
         }
         (self.error.points < Self::FEWEST_POINTS).then(|| {
             let (points, fewest) = (self.error.points, Self::FEWEST_POINTS);
-            format!("the profile was validated at {points} points, expected at least {fewest}")
+            format!(
+                "the profile was validated at too few points ({points}, expected {fewest} or more)"
+            )
         })
     }
 }

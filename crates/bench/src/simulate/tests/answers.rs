@@ -85,14 +85,18 @@ fn the_port_that_is_waited_for_is_the_slow_one() {
         "#;
     let slow = Topology::parse(slow, "slow.toml").unwrap();
     let answers = answers_on(&slow, contiguous(), drawn("balanced", 1), 2);
-    let (port, ns) = answers.busiest_port.as_ref().unwrap();
+    let (port, share) = answers.busiest_port.as_ref().unwrap();
     assert!(port.starts_with("late.nic0"), "{port}");
+    assert!((0.0..=1.0).contains(share) && *share > 0.3, "{share}");
     let sentences = answers.sentences();
     let waits = sentences
         .iter()
-        .find(|one| one.contains("messages wait"))
+        .find(|one| one.contains("messages wait longer"))
         .unwrap();
-    let expected = format!("{:.1} µs a step for {port}", ns / 1e3);
+    let expected = format!(
+        "{port} than for any other port; it is busy {:.0} %",
+        100.0 * share
+    );
     assert!(waits.contains(&expected), "{waits}");
 }
 
