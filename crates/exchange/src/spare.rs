@@ -55,7 +55,7 @@ pub(crate) fn give<T: Spare>(array: &mut Vec<T>) {
     let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
     shelf.push(class, array);
     while shelf.bytes > KEPT_BYTES {
-        dropped.extend(shelf.pop_largest());
+        dropped.extend(shelf.pop_but(class));
     }
     // Returned to the allocator by whoever holds no lock.
     drop(shelf);
@@ -92,10 +92,12 @@ impl<T> Shelf<T> {
         Some(array)
     }
 
-    /// What a step much smaller than the last ones will not need.
-    fn pop_largest(&mut self) -> Option<Vec<T>> {
-        let class = self.classes.iter().rposition(|class| !class.is_empty())?;
-        self.pop(class)
+    /// One of the largest that are not of the class `kept`, which is in use, if there are others.
+    fn pop_but(&mut self, kept: usize) -> Option<Vec<T>> {
+        let classes = self.classes.iter().enumerate();
+        let mut others = classes.filter(|(class, arrays)| *class != kept && !arrays.is_empty());
+        let other = others.next_back().map(|(class, _)| class);
+        self.pop(other.unwrap_or(kept))
     }
 }
 

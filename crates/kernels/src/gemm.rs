@@ -32,8 +32,8 @@ mod portable;
 #[cfg(test)]
 mod tests;
 
-/// Names the order of additions of [`matmul`]. Runs whose numerics classes differ may differ in
-/// their last bits; a change of the chain must change this name.
+/// Names the order of additions of [`matmul`](fn@matmul) and the forms of [`math`](crate::math). Runs whose
+/// numerics classes differ may differ in their last bits; a change of either must change this name.
 pub const NUMERICS: &str = "fma-chain/2";
 
 /// Operands whose shapes agree.

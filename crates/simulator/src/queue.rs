@@ -28,7 +28,7 @@ pub(crate) enum Event {
 /// A calendar: events of the present span of time are sorted when it comes; later ones lie unsorted
 /// in the span of their time; what is beyond the calendar's end, and what is pushed for the span
 /// that is under way, is in heaps. A heap of everything would miss the cache at every level.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Queue {
     /// The present span, the next event last.
     present: Vec<u128>,
@@ -62,20 +62,6 @@ const LAST_OF_MESSAGES: u32 = 2;
 
 // === impl Queue ===
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self {
-            present: Vec::new(),
-            late: BinaryHeap::new(),
-            span: 0,
-            spans: vec![Vec::new(); usize::try_from(SPANS).unwrap_or(0)],
-            later: 0,
-            far: BinaryHeap::new(),
-            pushed: 0,
-        }
-    }
-}
-
 impl Queue {
     /// Adds an event; `at_ns` is not before that of the last one taken.
     #[inline]
@@ -92,6 +78,9 @@ impl Queue {
         if span <= self.span {
             self.late.push(Reverse(word));
         } else if span - self.span < SPANS {
+            if self.spans.is_empty() {
+                self.spans.resize_with(slot_of(SPANS - 1) + 1, Vec::new);
+            }
             self.spans[slot_of(span)].push(word);
             self.later += 1;
         } else {
@@ -104,7 +93,9 @@ impl Queue {
         self.present.clear();
         self.late.clear();
         self.far.clear();
-        self.spans.iter_mut().for_each(Vec::clear);
+        if self.later > 0 {
+            self.spans.iter_mut().for_each(Vec::clear);
+        }
         (self.span, self.later, self.pushed) = (0, 0, 0);
     }
 
@@ -146,14 +137,17 @@ impl Queue {
             // Some span of the ring has events, so this ends.
             loop {
                 self.span += 1;
-                if !self.spans[slot_of(self.span)].is_empty() || far == Some(self.span) {
+                let has_some = !self.spans[slot_of(self.span)].is_empty();
+                if has_some || far == Some(self.span) {
                     break;
                 }
             }
         }
         // The memory of the span that is over goes to the one that comes.
-        std::mem::swap(&mut self.present, &mut self.spans[slot_of(self.span)]);
-        self.later -= self.present.len();
+        if let Some(span) = self.spans.get_mut(slot_of(self.span)) {
+            std::mem::swap(&mut self.present, span);
+            self.later -= self.present.len();
+        }
         while let Some(Reverse(word)) = self.far.peek() {
             if time_of(*word) >> SPAN_BITS > self.span {
                 break;

@@ -22,7 +22,7 @@ use expertmesh_telemetry::Lane;
 use expertmesh_topology::Passage;
 use expertmesh_wire::Times;
 
-use crate::config::{EndpointUse, Fault, SimConfig, SimRun, StepInput};
+use crate::config::{EndpointUse, Failure, Fault, SimConfig, SimRun, StepInput};
 use crate::cpu::Cpus;
 use crate::error::SimError;
 use crate::experts::RowCounts;
@@ -33,7 +33,7 @@ use crate::run::front::Front;
 use crate::run::home::HomeSlot;
 use crate::run::parts::{Endpoint, Group, Kind, Message, Task};
 use crate::simulator::Simulator;
-use crate::standing::Standing;
+use crate::standing::{Failed, Standing};
 
 /// Memory that one run leaves to the next: fresh pages cost more than they hold.
 #[derive(Debug, Default)]
@@ -47,7 +47,6 @@ pub(crate) struct Scratch {
 pub(crate) struct Ended {
     pub(crate) outcome: Result<SimRun, SimError>,
     pub(crate) standing: Standing,
-    pub(crate) scratch: Scratch,
 }
 
 /// Everything that a run changes.
@@ -76,6 +75,8 @@ pub(crate) struct World<'a> {
     down: Vec<Option<LossCause>>,
     /// Which faults came true.
     happened: Vec<bool>,
+    /// Which machines failed, by endpoint id.
+    failed: Vec<Option<Failed>>,
     /// Who knows that whose streams have ended.
     gone: BTreeSet<(u32, u32)>,
     counts: RowCounts,
@@ -86,12 +87,7 @@ pub(crate) struct World<'a> {
 // === impl World ===
 
 impl<'a> World<'a> {
-    pub(crate) fn new(
-        sim: &'a Simulator,
-        inputs: &[StepInput<'a>],
-        standing: Standing,
-        scratch: Scratch,
-    ) -> Self {
+    pub(crate) fn new(sim: &'a Simulator, inputs: &[StepInput<'a>], standing: Standing) -> Self {
         let config = sim.config();
         let fabric = sim.fabric();
         let endpoints = fabric.endpoints();
@@ -104,6 +100,7 @@ impl<'a> World<'a> {
             (false, _) => vec![u32::MAX; fabric.hosts().len()],
         };
         let standing = standing.sized(endpoints, config.faults.len());
+        let scratch = standing.scratch;
         let mut cpus = Cpus::new(&cores, crate::costs::whole(sim.costs().slice_ns));
         let mut ends = Vec::with_capacity(endpoints);
         for endpoint in 0..count(endpoints) {
@@ -137,6 +134,7 @@ impl<'a> World<'a> {
             open: inputs.len(),
             down: standing.down,
             happened: standing.happened,
+            failed: standing.failed,
             gone: BTreeSet::new(),
             counts: RowCounts::new(config.layer.experts + config.layer.free_experts),
             lanes: Vec::new(),
@@ -146,24 +144,28 @@ impl<'a> World<'a> {
         world
     }
 
-    /// Steps and faults that are known to come; workers that are down already.
+    /// Machines that failed already, then steps and faults that are known to come.
     fn prepare(&mut self, inputs: &[StepInput<'a>]) {
+        let begins_ns = inputs.iter().map(|input| input.begins_ns).min();
+        for endpoint in 1..count(self.ends.len()) {
+            if let Some(LossCause::Disconnected(_)) = self.down[endpoint as usize] {
+                let others = (0..count(self.ends.len())).filter(|other| *other != endpoint);
+                self.gone.extend(others.map(|other| (other, endpoint)));
+            }
+            if let Some(failed) = self.failed[endpoint as usize] {
+                self.ends[endpoint as usize].is_down = true;
+                // Its streams ended, and not everybody has learnt of it yet.
+                if failed.how == Failure::Dies && self.down[endpoint as usize].is_none() {
+                    self.streams_end(endpoint, failed.at_ns, begins_ns.unwrap_or(0));
+                }
+            }
+        }
         for (step, input) in (0..).zip(inputs) {
             self.queue.push(input.begins_ns, Event::Begins(step));
         }
         for (at, fault) in (0..).zip(&self.sim.config().faults) {
             if let (Fault::Lost { at_ns, .. }, false) = (fault, self.happened[at as usize]) {
                 self.queue.push(*at_ns, Event::Fault(at));
-            }
-        }
-        for endpoint in 1..count(self.ends.len()) {
-            let Some(cause) = self.down[endpoint as usize].clone() else {
-                continue;
-            };
-            self.ends[endpoint as usize].is_down = true;
-            if let LossCause::Disconnected(_) = cause {
-                let others = (0..count(self.ends.len())).filter(|other| *other != endpoint);
-                self.gone.extend(others.map(|other| (other, endpoint)));
             }
         }
     }
@@ -184,9 +186,10 @@ impl<'a> World<'a> {
             standing: Standing {
                 down: self.down,
                 happened: self.happened,
+                failed: self.failed,
                 lines: self.net.take_lines(),
+                scratch,
             },
-            scratch,
         }
     }
 

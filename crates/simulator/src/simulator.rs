@@ -11,7 +11,7 @@ use crate::config::{SimConfig, SimRun, SimStep, StepInput};
 use crate::costs::{Costs, Line, float, whole};
 use crate::error::SimError;
 use crate::experts::{NetworkCost, Shared};
-use crate::run::{Scratch, World};
+use crate::run::World;
 use crate::standing::Standing;
 
 /// Machines, links, costs and a layer: steps run on them under an event clock.
@@ -31,7 +31,6 @@ pub struct Simulator {
     /// The expert of a worker that holds one alone, by endpoint id.
     only: Vec<Option<u32>>,
     standing: Standing,
-    scratch: Scratch,
     /// Taking messages in and handing them over takes no time, and no core.
     is_instant: bool,
 }
@@ -64,7 +63,6 @@ impl Simulator {
             table: table(&config, &fabric)?,
             standing: Standing::default(),
             only: only(&config.placement),
-            scratch: Scratch::default(),
             is_instant: costs.read == Line::default()
                 && costs.write == Line::default()
                 && costs.wake_ns == 0.0
@@ -97,10 +95,9 @@ impl Simulator {
     /// # Errors
     /// [`SimError::Step`] for the first of them that fails.
     pub fn run(&mut self, inputs: &[StepInput<'_>]) -> Result<SimRun, SimError> {
-        let scratch = std::mem::take(&mut self.scratch);
         let standing = std::mem::take(&mut self.standing);
-        let ended = World::new(self, inputs, standing, scratch).finish();
-        (self.standing, self.scratch) = (ended.standing, ended.scratch);
+        let ended = World::new(self, inputs, standing).finish();
+        self.standing = ended.standing;
         ended.outcome
     }
 

@@ -5,18 +5,32 @@ use std::collections::BTreeMap;
 use expertmesh_exchange::LossCause;
 use expertmesh_topology::Passage;
 
+use crate::config::Failure;
+use crate::run::Scratch;
+
 /// What earlier runs left: who is lost, which faults came true, how far each noisy link is.
 ///
 /// Layers of a stack have simulators of their own and are one cluster: whoever simulates them hands
 /// this from each to the next.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Standing {
     /// What the coordinator knows of its workers, by endpoint id; shorter where nobody was lost.
     pub(crate) down: Vec<Option<LossCause>>,
     /// By number of the fault, whether it came true.
     pub(crate) happened: Vec<bool>,
+    /// By endpoint id, when and how its machine failed, whoever knows of it.
+    pub(crate) failed: Vec<Option<Failed>>,
     /// Links with jitter or loss, by sender and receiver.
     pub(crate) lines: BTreeMap<(u32, u32), NoisyLine>,
+    /// Memory, so that each run need not take its own.
+    pub(crate) scratch: Scratch,
+}
+
+/// A machine that failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failed {
+    pub(crate) at_ns: u64,
+    pub(crate) how: Failure,
 }
 
 /// A link whose messages are late by chance.
@@ -46,6 +60,7 @@ impl Standing {
     pub(crate) fn sized(mut self, endpoints: usize, faults: usize) -> Self {
         self.down.resize(endpoints, None);
         self.happened.resize(faults, false);
+        self.failed.resize(endpoints, None);
         // Nothing is on its way when a run begins, as its ports are free.
         self.lines
             .values_mut()

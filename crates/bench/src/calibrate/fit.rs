@@ -1,6 +1,6 @@
 //! Measured points → costs.
 //!
-//! What a phase shows by itself (gate, plan, the look at the input) is fitted to that phase alone. What
+//! What a phase shows by itself (gate, plan, combine) is fitted to that phase alone. What
 //! only shows in whole steps (messages, bytes, wake-ups, experts beside each other) is fitted through the
 //! simulator: costs are moved until simulated steps and phases are as long as measured ones.
 

@@ -44,14 +44,12 @@ const MOST: usize = 1 << 24;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Seeds that the points were drawn by.
-    #[serde(default)]
     pub holdout_seeds: Vec<u64>,
     /// Errors of `step` over the points of all seeds.
     pub error: FigureErrors,
     /// Whether every gate held for every seed, and every ledger was equal.
     pub passed: bool,
     /// Seeds that failed and have not passed since; an earlier validation's, too.
-    #[serde(default)]
     pub failed_seeds: Vec<u64>,
 }
 
@@ -78,7 +76,7 @@ pub struct ProfileError {
 
 impl Profile {
     /// The schema that this version writes.
-    pub const SCHEMA: &str = "expertmesh.profile/1";
+    pub const SCHEMA: &str = "expertmesh.profile/2";
 
     /// Reads a profile.
     ///
@@ -95,7 +93,7 @@ impl Profile {
         if profile.schema != Self::SCHEMA {
             let held = &profile.schema;
             return Err(wrong(format!(
-                "schema is {held}, expected {}",
+                "schema is {held}, expected {}; calibrate again",
                 Self::SCHEMA
             )));
         }

@@ -157,7 +157,12 @@ fn place(args: &RunArgs, log_format: LogFormat) -> Result<Place, Failure> {
                  run's own; drop them, or --coordinator",
             ));
         }
-        args.auto.check(&args.step)?;
+        if args.step.is_auto() || args.auto != AutoArgs::default() {
+            return Err(Failure::input(
+                "--exchange auto and --profile are for a cluster of this run's own, whose exchange \
+                 is still open; drop them, or --coordinator",
+            ));
+        }
         return Ok(Place::Up(address.clone()));
     }
     if args.model == ModelArgs::default() {

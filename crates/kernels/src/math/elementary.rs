@@ -1,5 +1,6 @@
 //! `exp`, `log` and `tanh`. The polynomials are those of Cephes (S. Moshier, `expf.c`, `logf.c`,
-//! `tanhf.c`), that of `exp` in fused multiply-adds, which every gate waits for; the handling of the ends of the range is branch-free here, for vector registers.
+//! `tanhf.c`); that of `exp`, which every gate waits for, is in fused multiply-adds. The handling of
+//! the ends of the range is branch-free here, for vector registers.
 
 use crate::isa::for_every_isa;
 

@@ -143,7 +143,7 @@ fn times(costs: &Costs) -> impl Iterator<Item = (String, f64)> {
 fn line_of(text: &str, path: &str) -> Option<usize> {
     let (mut table, mut tables) = (String::new(), 0);
     for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
+        let line = line.split('#').next().unwrap_or_default().trim();
         if line.starts_with('[') && line.contains(',') {
             // Points of a table, not its head.
             continue;

@@ -7,6 +7,7 @@ use crate::log::Entry;
 use crate::queue::Event;
 use crate::run::parts::{Kind, Message};
 use crate::run::{World, count};
+use crate::standing::Failed;
 
 pub(super) fn gone() -> LossCause {
     LossCause::Disconnected("its machine failed in the simulation".to_owned())
@@ -34,24 +35,27 @@ impl World<'_> {
             let grant = self.cpus.kill(thread, self.now);
             self.granted(grant);
         }
-        if how == Failure::Hangs {
-            return;
-        }
-        for other in 0..count(self.ends.len()) {
-            let has_stream = other == COORDINATOR || self.sim.config().exchange.is_sharded();
-            if other != endpoint && has_stream {
-                self.notify(endpoint, other);
-            }
+        let at_ns = self.now;
+        self.failed[endpoint as usize] = Some(Failed { at_ns, how });
+        if how == Failure::Dies {
+            self.streams_end(endpoint, at_ns, at_ns);
         }
     }
 
-    /// The end of a stream travels as a message of its own, behind those that were sent.
-    fn notify(&mut self, endpoint: u32, other: u32) {
-        let message = Message::new(Kind::Closed, (endpoint, other), 0, 0);
-        self.messages.push(message);
-        let at = self.now + self.net.latency_ns(endpoint, other);
-        self.queue
-            .push(at, Event::Arrives(count(self.messages.len() - 1)));
+    /// The streams of an endpoint that failed at `at_ns` end. The end of each travels as a message of
+    /// its own, behind those that were sent, and is there at `from_ns` at the earliest.
+    pub(super) fn streams_end(&mut self, endpoint: u32, at_ns: u64, from_ns: u64) {
+        for other in 0..count(self.ends.len()) {
+            let has_stream = other == COORDINATOR || self.sim.config().exchange.is_sharded();
+            if other == endpoint || !has_stream {
+                continue;
+            }
+            let message = Message::new(Kind::Closed, (endpoint, other), 0, 0);
+            self.messages.push(message);
+            let there_ns = at_ns + self.net.latency_ns(endpoint, other);
+            let closed = Event::Arrives(count(self.messages.len() - 1));
+            self.queue.push(there_ns.max(from_ns), closed);
+        }
     }
 
     /// An endpoint learns that the stream of another ended.

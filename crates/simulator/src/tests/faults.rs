@@ -148,3 +148,31 @@ fn a_fault_comes_when_the_clock_says_and_once() {
     assert_eq!(lost(600_000_000), (1, true));
     assert_eq!(lost(700_000_000), (1, true));
 }
+
+/// The worker has no part in the step in which it fails; the next one finds it dead.
+#[test]
+fn a_failure_that_nobody_saw_is_one_all_the_same() {
+    for how in [Failure::Dies, Failure::Hangs] {
+        let mut config = config(3, 3, ExchangeKind::Star);
+        (config.on_loss, config.deadline_ns) = (OnLoss::Drop, 50_000_000);
+        config.faults = vec![Fault::Lost {
+            endpoint: 2,
+            at_ns: 1000,
+            how,
+        }];
+        let mut sim = Simulator::new(&lab(3, 4), free(), config).unwrap();
+        let mut lost = |of: &[u32], begins_ns| {
+            let route = route(3, of);
+            let run = sim.run(&[StepInput {
+                route: &route,
+                admission: &admitted(&route),
+                begins_ns,
+            }]);
+            let fates = run.unwrap().steps.remove(0).fates;
+            fates.iter().filter(|fate| **fate == Fate::Lost).count()
+        };
+        assert_eq!(lost(&[0, 0, 2], 0), 0, "{how:?}");
+        assert_eq!(lost(&[0, 1, 2], 100_000_000), 1, "{how:?}");
+        assert_eq!(lost(&[1, 1, 2], 200_000_000), 2, "{how:?}");
+    }
+}

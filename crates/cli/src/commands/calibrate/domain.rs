@@ -93,6 +93,12 @@ impl DomainArgs {
                 "--points is {points}, expected at least {FEWEST_POINTS}"
             )));
         }
+        let grid = domain.grid().len();
+        if grid < FEWEST_POINTS {
+            return Err(Failure::input(format!(
+                "--workers, --tokens and --shape leave {grid} points, expected at least {FEWEST_POINTS}"
+            )));
+        }
         Ok((domain, points))
     }
 }

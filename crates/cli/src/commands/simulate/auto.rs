@@ -132,8 +132,14 @@ pub(super) fn candidates(
         exchange,
         group_size: None,
     };
+    let star = match machines.costs.on_cores && !args.resident {
+        true => Ok(()),
+        false => Err(
+            "its tokens are at the coordinator, and those of the others at home already".to_owned(),
+        ),
+    };
     let mut all = vec![
-        (plain(ExchangeKind::Star), Ok(())),
+        (plain(ExchangeKind::Star), star),
         (plain(ExchangeKind::AllToAll), Ok(())),
     ];
     let grouped = plain(ExchangeKind::Hierarchical);
@@ -228,13 +234,15 @@ fn predict(
 fn few_steps(planned: &Planned) -> u64 {
     let shape = planned.simulation.load.shape();
     let values = match planned.simulation.load {
-        SimLoad::Rows(_) => shape.tokens * shape.hidden,
+        SimLoad::Rows(_) => shape.tokens.saturating_mul(shape.hidden),
         SimLoad::Scores(_) => 0,
     };
     // A microsecond for each choice and message, and rows that are drawn and multiplied with a gate.
-    let messages = planned.workers * planned.workers;
-    let step_ns = 1000 * (shape.tokens * shape.top_k + messages)
-        + values.saturating_mul(20 + shape.experts / 10);
+    let messages = planned.workers.saturating_mul(planned.workers);
+    let pieces = shape.tokens.saturating_mul(shape.top_k);
+    let step_ns = (pieces.saturating_add(messages))
+        .saturating_mul(1000)
+        .saturating_add(values.saturating_mul(20 + shape.experts / 10));
     let affordable = (LONG_NS / step_ns.max(1)) as u64;
     affordable
         .clamp(1, STEPS)

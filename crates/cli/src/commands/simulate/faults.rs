@@ -12,7 +12,7 @@ use crate::args::values::Wait;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct FaultFlag(pub(crate) Fault);
 
-/// A line for each fault that was to come after the last step.
+/// A line for each fault that was to come after the last exchange.
 pub(super) fn to_come(simulated: &Simulated) -> Vec<String> {
     let ended = human::duration(simulated.elapsed_ns as f64 / 1e3);
     let faults = simulated.faults_to_come.iter();
@@ -20,7 +20,8 @@ pub(super) fn to_come(simulated: &Simulated) -> Vec<String> {
         Fault::Lost {
             endpoint, at_ns, ..
         } => Some(format!(
-            "worker {} was to fail at {}, the simulation ended at {ended}: it never did",
+            "worker {} was to fail at {}, which no exchange was under way to see: the simulation ended at \
+             {ended}",
             endpoint - 1,
             human::duration(*at_ns as f64 / 1e3)
         )),

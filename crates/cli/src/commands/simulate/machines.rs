@@ -101,7 +101,8 @@ impl Machines {
         }
     }
 
-    /// Whose cores they are, where all processes share them: ` on the 2 cores of one machine`.
+    /// Whose cores they are, where all processes share them: `, all processes on the 2 cores of one
+    /// machine`.
     pub(super) fn place(&self) -> String {
         match self.cores {
             None => String::new(),

@@ -184,7 +184,7 @@ fn hosts_of_a_topology_or_a_size_make_groups() {
     let (_, choice) = chosen(&resident, dear_messages(), "loopback");
     assert_eq!(choice.exchange(), ExchangeKind::AllToAll);
     assert_eq!(choice.passed_over[0].0, ExchangeKind::Star);
-    assert!(choice.lines()[0].contains("star passed over: resident"));
+    assert!(choice.lines()[0].contains("star passed over: its tokens are at the coordinator"));
     assert!(choice.lines()[1].contains("no other exchange"));
 }
 

@@ -26,7 +26,7 @@ const SECONDS: f64 = 0.4;
 const LINKS: &str = "lab";
 /// Launches of a point until its links are as asked for: on a machine that others use, too, one of
 /// hundreds of probes may fail.
-const TRIES: usize = 3;
+const TRIES: usize = 10;
 
 /// What is launched, seed by seed.
 struct Plan {

@@ -11,7 +11,7 @@ fn passing() -> Profile {
     let mut profile = profile(8, Costs::loopback());
     profile.error.points = Verdict::FEWEST_POINTS;
     let verdict = serde_json::json!({
-        "holdout_seed": 1, "holdout_seeds": [1], "error": profile.error, "passed": true,
+        "holdout_seeds": [1], "failed_seeds": [], "error": profile.error, "passed": true,
     });
     profile.verdict = Some(serde_json::from_value::<Verdict>(verdict).unwrap());
     profile
