@@ -24,6 +24,10 @@ use crate::commands::simulate::Machines;
 use crate::error::Failure;
 use crate::logging::LogFormat;
 
+/// Percent that emulated links of a point may be off by. A launch asks for less; here the steps over
+/// them are compared anyway, and what links are off by is part of the error that is told.
+const PROBE_TOLERANCE: f64 = 25.0;
+
 /// Rough speeds of a machine, for the number of steps only: flops and bytes of weights per ns.
 const FLOPS_PER_NS: f64 = 80.0;
 const BYTES_PER_NS: f64 = 15.0;
@@ -175,6 +179,7 @@ pub(crate) async fn measure(
     let mut workers = processes(point).options(log_format);
     let network = NetworkArgs {
         topology: point.links.clone(),
+        probe_tolerance: point.links.is_some().then_some(PROBE_TOLERANCE),
         ..NetworkArgs::default()
     };
     workers.network = network.resolve(workers.count)?;
