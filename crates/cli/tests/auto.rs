@@ -201,7 +201,7 @@ fn where_nothing_can_be_chosen_it_is_said() {
                 "--input",
                 text(&file),
             ],
-            &["127.0.0.1:1"],
+            &["--exchange auto", "cluster of this run's own"],
         ),
     ];
     for (args, words) in cases {
