@@ -130,17 +130,7 @@ fn not_below_0(path: &str, value: Option<f64>) -> Result<(), Wrong> {
 }
 
 fn latency(name: &str, latency: &Latency) -> Result<(), Wrong> {
-    let figures = [
-        ("min", Some(latency.min)),
-        ("mean", Some(latency.mean)),
-        ("p50", latency.p50),
-        ("p90", latency.p90),
-        ("p95", latency.p95),
-        ("p99", latency.p99),
-        ("p999", latency.p999),
-        ("max", Some(latency.max)),
-    ];
-    for (figure, value) in figures {
+    for (figure, value) in latency.figures() {
         not_below_0(&format!("latency_us.{name}.{figure}"), value)?;
     }
     if latency.min > latency.max {

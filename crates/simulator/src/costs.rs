@@ -171,20 +171,6 @@ impl CombineCost {
 // === impl Costs ===
 
 impl Costs {
-    /// The source of the figure at `path`, or of what it is part of.
-    pub fn source_of(&self, path: &str) -> Source {
-        let mut part = path;
-        loop {
-            if let Some(source) = self.sources.get(part) {
-                return *source;
-            }
-            match part.rsplit_once('.') {
-                Some((outer, _)) => part = outer,
-                None => return self.source,
-            }
-        }
-    }
-
     /// Reads a profile.
     ///
     /// # Errors

@@ -55,6 +55,24 @@ pub struct Latency {
     pub max: f64,
 }
 
+// === impl Latency ===
+
+impl Latency {
+    /// Every duration by its name in a report, µs.
+    pub fn figures(&self) -> [(&'static str, Option<f64>); 8] {
+        [
+            ("min", Some(self.min)),
+            ("mean", Some(self.mean)),
+            ("p50", self.p50),
+            ("p90", self.p90),
+            ("p95", self.p95),
+            ("p99", self.p99),
+            ("p999", self.p999),
+            ("max", Some(self.max)),
+        ]
+    }
+}
+
 // === impl Histogram ===
 
 impl Histogram {

@@ -158,6 +158,21 @@ pub struct LinkOverride {
     pub line: usize,
 }
 
+// === impl Tiers ===
+
+impl Tiers {
+    /// Whether a link has a cost of a peer, which whole exchanges have and messages do not.
+    #[must_use]
+    pub fn has_per_peer(&self) -> bool {
+        let links = [
+            Some(self.host),
+            Some(self.rack),
+            self.spine.map(|spine| spine.link),
+        ];
+        links.iter().flatten().any(|link| link.per_peer_ns > 0)
+    }
+}
+
 // === impl Grows ===
 
 impl Grows {

@@ -84,13 +84,7 @@ impl Emulation {
         if (*words).as_ref()[NUMBER].load(Ordering::Acquire) == 0 {
             return refuse("the shared words have no number, expected one in the first".to_owned());
         }
-        let tiers = fabric.topology().tiers;
-        let links = [
-            Some(tiers.host),
-            Some(tiers.rack),
-            tiers.spine.map(|spine| spine.link),
-        ];
-        if links.iter().flatten().any(|link| link.per_peer_ns > 0) {
+        if fabric.topology().tiers.has_per_peer() {
             return refuse(
                 "`per_peer` is a cost of whole exchanges, which links do not see; expected \
                  `per_message`"

@@ -85,6 +85,16 @@ const EXPECTED: &str = "expected balanced (w0), zipf, zipf:S with S from 0 to 20
 
 // === impl Pattern ===
 
+impl Pattern {
+    /// Whether it draws otherwise for every rank; the others may have more workers than experts.
+    pub fn asks_for_ranks(self) -> bool {
+        matches!(
+            self,
+            Self::HotRank { .. } | Self::SourceRagged | Self::ZeroExpertRank
+        )
+    }
+}
+
 impl FromStr for Pattern {
     type Err = String;
 

@@ -168,10 +168,7 @@ fn options(
 
 /// Refuses a cost of whole exchanges, with its line.
 fn check_per_peer(topology: &Topology) -> Result<(), Failure> {
-    let tiers = &topology.tiers;
-    let spine = tiers.spine.map(|spine| spine.link);
-    let links = [Some(tiers.host), Some(tiers.rack), spine];
-    if links.iter().flatten().all(|link| link.per_peer_ns == 0) {
+    if !topology.tiers.has_per_peer() {
         return Ok(());
     }
     let names_it = |line: &str| line.split('#').next().unwrap_or(line).contains("per_peer");

@@ -24,7 +24,7 @@ use crate::args::step::{StepArgs, StepOptions};
 use crate::args::values::push;
 use crate::cluster::{LocalCluster, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
 use crate::commands::launch::load::Load;
-pub(crate) use crate::commands::launch::load::load;
+pub(crate) use crate::commands::launch::load::{load, pattern};
 use crate::commands::launch::tell::Results;
 use crate::commands::simulate::{Asked, for_cluster};
 use crate::error::Failure;

@@ -54,7 +54,12 @@ impl LatencyUs {
                     .iter()
                     .map(|(name, latency)| (format!("phases.{name}"), latency)),
             )
-            .find_map(|(name, latency)| Some(format!("latency_us.{name}.{}", bad_field(latency)?)))
+            .find_map(|(name, latency)| {
+                Some(format!(
+                    "latency_us.{name}.{}",
+                    first_bad(latency.figures())?
+                ))
+            })
             .or_else(|| {
                 let (name, _) = self.distribution.iter().find(|(_, distribution)| {
                     distribution.edges.iter().any(|edge| !edge.is_finite())
@@ -68,17 +73,4 @@ impl LatencyUs {
                 ])
             })
     }
-}
-
-fn bad_field(latency: &Latency) -> Option<String> {
-    first_bad([
-        ("min", Some(latency.min)),
-        ("mean", Some(latency.mean)),
-        ("p50", latency.p50),
-        ("p90", latency.p90),
-        ("p95", latency.p95),
-        ("p99", latency.p99),
-        ("p999", latency.p999),
-        ("max", Some(latency.max)),
-    ])
 }

@@ -55,6 +55,15 @@ fn shape(args: &LoadArgs, spec: &LayerSpec) -> WorkloadShape {
     }
 }
 
+/// How tokens spread over the experts: asked for, or evenly where the gate can be made to.
+pub(crate) fn pattern(args: &LoadArgs, spec: &LayerSpec) -> Pattern {
+    let usual = match spec.family == "synthetic" {
+        true => Pattern::Balanced,
+        false => Pattern::Normal,
+    };
+    args.workload.unwrap_or(usual)
+}
+
 fn drawn(
     args: &LoadArgs,
     spec: &LayerSpec,
@@ -62,21 +71,11 @@ fn drawn(
     workers: usize,
 ) -> Result<Workload, Failure> {
     let is_synthetic = spec.family == "synthetic";
-    let usual = if is_synthetic {
-        Pattern::Balanced
-    } else {
-        Pattern::Normal
-    };
-    let pattern = args.workload.unwrap_or(usual);
+    let pattern = pattern(args, spec);
     let gate = (is_synthetic && pattern != Pattern::Normal)
         .then(|| synthetic_gate(spec.experts, spec.hidden, seed, spec.layer));
     let workload = Workload::new(pattern, shape(args, spec), seed, gate)?;
-    // The others draw the same whatever a rank is, and may have more workers than experts.
-    let asks_for_ranks = matches!(
-        pattern,
-        Pattern::HotRank { .. } | Pattern::SourceRagged | Pattern::ZeroExpertRank
-    );
-    match asks_for_ranks {
+    match pattern.asks_for_ranks() {
         true => Ok(workload.over_ranks(workers)?),
         false => Ok(workload),
     }

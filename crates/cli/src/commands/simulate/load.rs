@@ -7,7 +7,7 @@ use expertmesh_bench::workload::{Pattern, ScoredWorkload, WorkloadShape};
 use expertmesh_checkpoint::LayerSpec;
 use expertmesh_routing::Kind;
 
-use crate::commands::launch::load;
+use crate::commands::launch::{load, pattern};
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::simulate::subject::Subject;
 use crate::error::Failure;
@@ -61,11 +61,7 @@ pub(super) fn driven(
     let tokens = tokens(args, subject, workers);
     let scores = scores(args, subject, tokens);
     let spec: &LayerSpec = subject.model.source.spec();
-    let usual = match spec.family == "synthetic" {
-        true => Pattern::Balanced,
-        false => Pattern::Normal,
-    };
-    let pattern = args.load.workload.unwrap_or(usual);
+    let pattern = pattern(&args.load, spec);
     if scores == Scores::Rows {
         return rows(args, subject, pattern, workers);
     }
@@ -80,11 +76,7 @@ pub(super) fn driven(
         experts: spec.experts,
         top_k: spec.top_k,
     };
-    let asks_for_ranks = matches!(
-        pattern,
-        Pattern::HotRank { .. } | Pattern::SourceRagged | Pattern::ZeroExpertRank
-    );
-    let ranks = asks_for_ranks.then_some(workers);
+    let ranks = pattern.asks_for_ranks().then_some(workers);
     let workload = ScoredWorkload::new(pattern, shape, ranks, subject.model.seed)?;
     Ok(Driven {
         load: SimLoad::Scores(workload),

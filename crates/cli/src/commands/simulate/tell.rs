@@ -48,6 +48,16 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
         "costs",
         &format!("{} ({}{band})", costs.name, planned.simulation.source),
     );
+    let others = costs
+        .sources
+        .iter()
+        .filter(|(_, one)| **one != costs.source);
+    let others: Vec<String> = others
+        .map(|(path, one)| format!("{path} ({one})"))
+        .collect();
+    if !others.is_empty() {
+        line("not fitted", &others.join(", "));
+    }
     if let Some(why) = planned
         .machines
         .trust
