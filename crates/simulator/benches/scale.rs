@@ -12,8 +12,6 @@
 )]
 
 use std::process::ExitCode;
-use std::sync::OnceLock;
-use std::time::Instant;
 
 use expertmesh_exchange::ExchangeKind;
 use expertmesh_experts::{Activation, ExpertKind, ExpertSpec};
@@ -231,16 +229,10 @@ fn mixed(at: u64) -> u64 {
 }
 
 /// Time that this thread has had a core, nanoseconds: other processes of the machine take none of
-/// it. Where the kernel does not tell, time that has passed.
+/// it.
 fn cpu_ns() -> u64 {
-    static BEGUN: OnceLock<Instant> = OnceLock::new();
-    let begun = BEGUN.get_or_init(Instant::now);
-    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    let told = stat
-        .split_whitespace()
-        .next()
-        .and_then(|ns| ns.parse().ok());
-    told.unwrap_or_else(|| u64::try_from(begun.elapsed().as_nanos()).unwrap())
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap()
 }
 
 /// The most memory that this process had resident, GiB.

@@ -112,17 +112,24 @@ impl<'a> Net<'a> {
         std::mem::take(&mut self.uses)
     }
 
+    #[inline]
     fn path(&self, parcel: Parcel) -> Path {
-        let mut path = self.fabric.path(parcel.from, parcel.to);
-        if !self.slow.is_empty() {
-            // Their own ports: what lies between belongs to others, too.
-            let len = path.hops().len();
-            if let Some(hop) = path.hops.first_mut() {
-                hop.bytes_per_ns /= self.slow[parcel.from as usize];
-            }
-            if let Some(hop) = path.hops[..len].last_mut() {
-                hop.bytes_per_ns /= self.slow[parcel.to as usize];
-            }
+        let path = self.fabric.path(parcel.from, parcel.to);
+        match self.slow.is_empty() {
+            true => path,
+            false => self.slow_path(path, parcel),
+        }
+    }
+
+    /// Their own ports take longer: what lies between belongs to others, too.
+    #[cold]
+    fn slow_path(&self, mut path: Path, parcel: Parcel) -> Path {
+        let len = path.hops().len();
+        if let Some(hop) = path.hops.first_mut() {
+            hop.bytes_per_ns /= self.slow[parcel.from as usize];
+        }
+        if let Some(hop) = path.hops[..len].last_mut() {
+            hop.bytes_per_ns /= self.slow[parcel.to as usize];
         }
         path
     }

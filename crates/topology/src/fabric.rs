@@ -203,8 +203,8 @@ impl Fabric {
         let (source, target) = (self.host_of(from), self.host_of(to));
         if source == target {
             let rate = tiers.host.bytes_per_ns;
-            let ports = [(2 * from, rate), (2 * to + 1, rate)];
-            return path(Tier::Host, &tiers.host, &ports);
+            let ports = [(2 * from, rate), (2 * to + 1, rate), NONE, NONE];
+            return path(Tier::Host, &tiers.host, 2, ports);
         }
         let one = (self.nic_port(from), self.host(from).bytes_per_ns);
         let other = (self.nic_port(to) + 1, self.host(to).bytes_per_ns);
@@ -225,16 +225,16 @@ impl Fabric {
             own.and_then(|(at, way, own)| Some((at, way, own.bytes_per_ns?)))
         {
             let between = (self.own_ports + 2 * at + way, rate);
-            return path(tier, &link, &[one, between, other]);
+            return path(tier, &link, 3, [one, between, other, NONE]);
         }
         if spine.is_none() {
-            return path(tier, &link, &[one, other]);
+            return path(tier, &link, 2, [one, other, NONE, NONE]);
         }
         let uplink = |rack: u32, side: u32| {
             let port = self.rack_ports + 2 * rack + side;
             (port, self.racks[rack as usize].bytes_per_ns)
         };
-        path(tier, &link, &[one, uplink(up, 0), uplink(down, 1), other])
+        path(tier, &link, 4, [one, uplink(up, 0), uplink(down, 1), other])
     }
 
     fn place(&self, endpoint: u32) -> Place {
@@ -303,20 +303,21 @@ fn endpoint_name(endpoint: u32) -> String {
     }
 }
 
-fn path(tier: Tier, link: &Link, ports: &[(u32, f64)]) -> Path {
-    let mut hops = [Hop::default(); 4];
-    for (hop, (port, bytes_per_ns)) in hops.iter_mut().zip(ports) {
-        *hop = Hop {
-            port: PortId(*port),
-            bytes_per_ns: *bytes_per_ns,
-            hold_ns: 0,
-        };
-    }
+/// No port.
+const NONE: (u32, f64) = (0, 0.0);
+
+/// A way of `len` ports: numbers and rates, those that are not there last.
+fn path(tier: Tier, link: &Link, len: u8, ports: [(u32, f64); 4]) -> Path {
+    let mut hops = ports.map(|(port, bytes_per_ns)| Hop {
+        port: PortId(port),
+        bytes_per_ns,
+        hold_ns: 0,
+    });
     hops[0].hold_ns = link.per_message_ns;
     Path {
         tier,
         hops,
-        len: u8::try_from(ports.len()).unwrap_or(4),
+        len,
         latency_ns: link.latency_ns,
         jitter_ns: link.jitter_ns,
         loss: link.loss,

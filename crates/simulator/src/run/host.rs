@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use expertmesh_exchange::{COORDINATOR, Cohort, ExchangeKind, HostAction, HostRows, estimate_ns};
 use expertmesh_experts::pieces::INLINE_NS;
+use expertmesh_kernels::prefetch_to_write;
 use expertmesh_telemetry::{Lane, Phase};
 use expertmesh_wire::{Times, encoded_len};
 
@@ -113,7 +114,8 @@ impl World<'_> {
         let costs = self.sim.costs();
         let row_bytes = self.sim.config().layer.row_bytes() as u64;
         let (mut estimate, mut replies_ns, mut rows, mut choices) = (0, 0, 0, 0);
-        for job in &jobs {
+        for (at, job) in jobs.iter().enumerate() {
+            self.expect_job(&jobs, at);
             let at = index_of(*job);
             let one = &self.messages[at];
             estimate += one.moment_ns;
@@ -150,7 +152,8 @@ impl World<'_> {
         let first = count(self.messages.len());
         let row_bytes = self.sim.config().layer.row_bytes();
         let mut sent_ns = computed_ns;
-        for job in &batch.jobs {
+        for (at, job) in batch.jobs.iter().enumerate() {
+            self.expect_job(&batch.jobs, at);
             let rows = self.messages[index_of(*job)];
             self.batch_lanes(&rows, started_ns, computed_ns);
             let choices = rows.choices as usize;
@@ -183,6 +186,14 @@ impl World<'_> {
             }
         }
         self.pump_host(endpoint);
+    }
+
+    /// Asks memory for the message of a job that soon follows the one at `at`.
+    #[inline]
+    fn expect_job(&self, jobs: &[u64], at: usize) {
+        if let Some(job) = jobs.get(at + 4) {
+            prefetch_to_write(&self.messages, index_of(*job));
+        }
     }
 
     fn batch_lanes(&mut self, rows: &Message, started_ns: u64, computed_ns: u64) {
