@@ -36,7 +36,8 @@ pub enum HomeAction {
 /// Sends a shard's chunks within the credits of each host and waits for their results.
 ///
 /// Chunks of a host go out in order; hosts are served in turn, so that the first chunk of every
-/// host is under way before any second one. Where chunks travel in bundles, the hosts of a group
+/// host is under way before any second one. Homes take them in different orders ([`turn`]): if every
+/// home began with the same host, all would queue at one port after another. Where chunks travel in bundles, the hosts of a group
 /// share their turn and their credits: a bundle has at most one chunk for each. Chunks of a later
 /// wave wait for the results of the earlier ones. A relay that is lost takes along what is behind it.
 /// Knows indices only, never rows.
@@ -49,6 +50,8 @@ pub struct Home {
     chunks: Vec<ChunkState>,
     parcels: Vec<ParcelState>,
     lanes: Vec<Lane>,
+    /// The lanes in the order in which they are served.
+    order: Vec<u32>,
     credits: usize,
     deadline_ns: u64,
     started_ns: u64,
@@ -148,6 +151,7 @@ impl Home {
             chunks: Vec::new(),
             parcels: Vec::with_capacity(plan.chunks()),
             lanes: Vec::with_capacity(hosts.len()),
+            order: Vec::new(),
             hosts,
             credits: credits.max(1),
             deadline_ns,
@@ -160,6 +164,13 @@ impl Home {
             ended: false,
         };
         home.lay_out(plan);
+        let workers = index(names.len().saturating_sub(1));
+        home.order = (0..index(home.lanes.len())).collect();
+        home.order.sort_unstable_by_key(|lane| {
+            let first = home.lanes[*lane as usize].next as usize;
+            let to = home.parcels[first].to as usize;
+            turn(plan.home, home.hosts[to].endpoint, workers)
+        });
         home.send_more();
         home.end_if_done();
         home
@@ -434,8 +445,8 @@ impl Home {
         let wave = if self.has_waves { self.wave() } else { 0 };
         loop {
             let mut sent = false;
-            for lane in 0..self.lanes.len() {
-                sent |= self.send_one(lane, wave);
+            for at in 0..self.order.len() {
+                sent |= self.send_one(self.order[at] as usize, wave);
             }
             if !sent {
                 return;
@@ -487,6 +498,25 @@ impl HostState {
     fn chunks(&self) -> Range<usize> {
         self.first as usize..self.end as usize
     }
+}
+
+/// When `home` serves `host`, of so many workers: itself first, for its own rows wait for no
+/// port.
+///
+/// Workers are in blocks of the largest power of two that divides their number. Blocks are served
+/// round from the home's own on, and within each the exclusive or of two places is their turn: in
+/// each turn every worker sends to one other and gets from one. So it is with any aligned part of a
+/// block for itself, for example the workers of one machine and those of another.
+fn turn(home: u32, host: u32, workers: u32) -> u32 {
+    let Some(home) = home.checked_sub(1) else {
+        // The coordinator is alone.
+        return host;
+    };
+    let (host, workers) = (host.saturating_sub(1), workers.max(1));
+    let bits = workers.trailing_zeros();
+    let blocks = workers >> bits;
+    let ahead = ((host >> bits) + blocks - (home >> bits) % blocks) % blocks;
+    ahead << bits | (home ^ host) & ((1 << bits) - 1)
 }
 
 pub(crate) fn name_of(names: &[String], endpoint: u32) -> String {

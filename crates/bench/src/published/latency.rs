@@ -89,7 +89,7 @@ pub fn low_latency() -> Result<Section, PublishedError> {
 
 /// What these times say of a simulation, and what not.
 pub(super) const CHECKED: &str = "this holds the plan's rows, the port model and its arithmetic against measurements; ranks send \
-     in turns without conflict, so order, chunks, credits and threads of a simulated step are not in it";
+     in turns without conflict, as homes of a simulated step do (within 1 %, by a test); its chunks, credits and threads are not in it";
 
 fn transposed(matrix: &[u64], ranks: usize) -> Vec<u64> {
     let cell = |at: usize| matrix[at % ranks * ranks + at / ranks];

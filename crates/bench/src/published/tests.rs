@@ -1,9 +1,16 @@
 use std::collections::BTreeSet;
 
 use expertmesh_exchange::ExchangeKind;
+use expertmesh_experts::{Activation, ExpertKind, ExpertSpec};
+use expertmesh_kernels::Format;
+use expertmesh_placement::Placement;
+use expertmesh_routing::{AdmitContext, CapacityConfig, admit};
+use expertmesh_simulator::{Costs, GateCost, Layer, Line, SimConfig, Simulator};
+use expertmesh_telemetry::Phase;
+use expertmesh_topology::{Fabric, Topology};
 
 use super::overflow::exact_percent;
-use super::ranks::{Ranks, uniform_route};
+use super::ranks::{Ranks, completions, mean_us, uniform_route};
 use super::*;
 
 fn largest(section: &Section) -> f64 {
@@ -135,4 +142,67 @@ fn a_table_that_is_none_is_named_with_its_line() {
         error.contains("dispatch_us is -1, expected a time above 0"),
         "{error}"
     );
+}
+
+/// A simulated step's rows, message by message through its own machines, are there when the port
+/// model says: homes take hosts in turns that hardly ever meet.
+#[test]
+fn simulated_rows_arrive_when_the_port_model_says() {
+    for ranks in [16, 24, 32, 40, 64] {
+        let (ports, simulated) = dispatches(ranks);
+        let off = simulated / ports - 1.0;
+        assert!(
+            off.abs() <= 0.01,
+            "EP{ranks}: {simulated} µs, ports {ports} µs"
+        );
+    }
+}
+
+/// Mean over the ranks of when each has sent and got all its rows, µs: by the port model, and in a
+/// simulated step where nothing but the network takes time.
+fn dispatches(ranks: usize) -> (f64, f64) {
+    let (tokens, experts) = (128, 256);
+    let of = Ranks {
+        ranks,
+        kind: ExchangeKind::AllToAll,
+        node: 1,
+        row_bytes: 2 * 3704,
+        row_per_choice: true,
+    };
+    let route = uniform_route(ranks * tokens, experts, 8, 0);
+    let topology = Topology::preset("h800").unwrap();
+    let fabric = Fabric::new(&topology, ranks).unwrap();
+    let rows = of.rows(tokens, experts, 8, 0).unwrap();
+    let ports = mean_us(&completions(&fabric, &rows, of.row_bytes as u64));
+
+    let expert = ExpertSpec {
+        hidden: 3704,
+        ffn: 8,
+        kind: ExpertKind::Mlp,
+        activation: Activation::Relu,
+        dtype: Format::Bf16,
+    };
+    let mut layer = Layer::new(3704, experts, 8, expert);
+    layer.row_per_choice = true;
+    let placement = Placement::contiguous(experts, ranks).unwrap();
+    let mut config = SimConfig::new(layer, placement, ExchangeKind::AllToAll);
+    config.resident = true;
+    config.lanes = true;
+    config.chunk_bytes = 1 << 30;
+    let mut costs = Costs::preset("h800").unwrap();
+    // No result leaves before all rows are there, and nothing but the network takes time until then.
+    costs.experts.batch_ns = 1e9;
+    (costs.gate, costs.plan) = (GateCost::default(), Line::default());
+    config.deadline_ns = 1 << 50;
+    let mut sim = Simulator::new(&topology, costs, config).unwrap();
+    let admission = admit(&route, &CapacityConfig::default(), &AdmitContext::default()).unwrap();
+    let step = sim.step(&route, &admission).unwrap();
+    let mut done = vec![0; ranks];
+    for lane in step.lanes.iter().filter(|lane| lane.phase == Phase::Send) {
+        let (from, to) = (lane.endpoint as usize - 1, lane.peer.unwrap() as usize - 1);
+        let latency_ns = fabric.path(from as u32 + 1, to as u32 + 1).latency_ns;
+        done[to] = done[to].max(lane.end_ns);
+        done[from] = done[from].max(lane.end_ns - latency_ns);
+    }
+    (ports, mean_us(&done))
 }

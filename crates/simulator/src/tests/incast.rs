@@ -5,6 +5,7 @@ use expertmesh_telemetry::Phase;
 
 use super::{admitted, config, free, lab, route};
 use crate::{Fault, Simulator};
+use expertmesh_topology::Topology;
 
 /// Four homes send 64 rows each to the expert of a fifth: its port takes them one after another.
 #[test]
@@ -34,6 +35,44 @@ fn four_senders_share_the_receivers_port() {
         .unwrap();
     let queued: u64 = run.ports.iter().map(|port| port.queued_ns).sum();
     assert!(queued >= (1 + 2 + 3) * bytes, "three wait for those before");
+}
+
+/// Eight homes send 16 rows to each other: they take hosts in different orders, so that each port is
+/// as busy as its bytes ask for, and nobody waits at one, be they on machines of their own or four on
+/// each of two.
+#[test]
+fn homes_that_send_alike_do_not_meet_at_a_port() {
+    let fours = r#"
+        [[host]]
+        name = "node"
+        count = 2
+        cores = 4
+        slots = 4
+        nics = 4
+        [tier.host]
+        latency = "1000 ns"
+        bandwidth = "8 Gbit/s"
+        [tier.rack]
+        latency = "1000 ns"
+        bandwidth = "8 Gbit/s"
+        "#;
+    let fours = Topology::parse(fours, "fours.toml").unwrap();
+    // Peers that are reached through a port: all, or the four of the other machine.
+    for (topology, peers) in [(lab(8, 4), 7), (fours, 4)] {
+        let mut config = config(8, 8, ExchangeKind::AllToAll);
+        config.resident = true;
+        let mut sim = Simulator::new(&topology, free(), config).unwrap();
+        let of: Vec<u32> = (0..8 * 8 * 16).map(|token| token / 16 % 8).collect();
+        let route = route(8, &of);
+        let step = sim.step(&route, &admitted(&route)).unwrap();
+        // Where every home begins with the first host, it is up to twice as long.
+        let busy = 1000 + peers * step.ledger.requested(1, 2);
+        let took = step.record.dispatch_ns;
+        assert!(
+            (busy..busy + busy / 100).contains(&took),
+            "{took} of {busy}"
+        );
+    }
 }
 
 #[test]
