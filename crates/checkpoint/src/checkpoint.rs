@@ -105,6 +105,7 @@ impl Checkpoint {
             family: self.model_type.to_owned(),
             layer,
             hidden: sizes.hidden,
+            latent: sizes.latent,
             ffn: sizes.ffn,
             experts: sizes.experts,
             free_experts: sizes.free,
@@ -115,7 +116,7 @@ impl Checkpoint {
                 ..router
             },
             expert: ExpertSpec {
-                hidden: sizes.hidden,
+                hidden: sizes.row(),
                 ffn: sizes.ffn,
                 kind: model.form.kind(),
                 activation: model.form.activation(),
@@ -198,7 +199,7 @@ impl Checkpoint {
             expert.parameters = this.parameters;
             expert.bytes = expert.bytes.max(this.bytes);
         }
-        let mut shared = match self.shared_of(layer, block) {
+        let shared = match self.shared_of(layer, block) {
             Some(spec) => {
                 let parts = block.shared(sizes.hidden, spec.ffn);
                 let parts = parts.iter().flat_map(SharedParts::all);
@@ -206,14 +207,14 @@ impl Checkpoint {
             }
             None => Weight::default(),
         };
-        if let Some(projections) = block.latent(sizes) {
-            shared = shared.plus(weigh(&mut projections.iter())?);
-        }
+        let projections = block.latent(sizes);
+        let latent = weigh(&mut projections.iter().flatten())?;
         Ok(LayerWeights {
             gate,
             expert,
             experts,
             shared,
+            latent,
         })
     }
 }

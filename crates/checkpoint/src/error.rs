@@ -189,7 +189,7 @@ pub enum CheckpointError {
     /// The experts crate refused an expert.
     #[error("{what} of layer {layer}: {source}")]
     Expert {
-        /// "expert 7" or "shared expert".
+        /// "expert 7", "shared expert" or "latent projections".
         what: String,
         /// The layer.
         layer: u32,

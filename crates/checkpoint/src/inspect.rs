@@ -28,6 +28,8 @@ pub struct Inspection {
     pub specials: Vec<String>,
     /// Length H of a token row.
     pub hidden: usize,
+    /// Length of the rows that experts work on and that travel, where it is not H.
+    pub latent: Option<usize>,
     /// Inner size of a routed expert.
     pub ffn: usize,
     /// Routed experts of a layer, free ones included; the most where layers differ.
@@ -79,7 +81,8 @@ pub struct WorkerShare {
     /// Their weights in all layers together.
     pub model: Weight,
     /// The shared expert's weights in the layer where they are heaviest. It runs at the home of
-    /// the tokens, so in an all-to-all exchange each worker holds it too.
+    /// the tokens, so in an all-to-all exchange each worker holds it too. Nothing where experts work on
+    /// latent rows: the coordinator holds it then, as it does the projections.
     pub shared: Weight,
 }
 
@@ -123,6 +126,7 @@ pub fn describe(directory: &Path) -> Result<Inspection, CheckpointError> {
         gate: words::gate(&router, model.capacity.as_ref()),
         specials: words::specials(model, sizes),
         hidden: sizes.hidden,
+        latent: sizes.latent,
         ffn: sizes.ffn,
         experts: sizes.experts,
         free_experts: sizes.free,
@@ -163,7 +167,10 @@ impl Inspection {
                 .unwrap_or_default()
         };
         let expert = heaviest(&mut loaded().map(|layer| layer.expert));
-        let shared = heaviest(&mut loaded().map(|layer| layer.shared));
+        let shared = match self.latent {
+            None => heaviest(&mut loaded().map(|layer| layer.shared)),
+            Some(_) => Weight::default(),
+        };
         let everywhere = loaded().fold(Weight::default(), |sum, layer| sum.plus(layer.expert));
 
         let routed = self.experts.saturating_sub(self.free_experts);

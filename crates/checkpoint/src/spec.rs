@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use expertmesh_experts::{Expert, ExpertError, ExpertSpec, HomeExperts, SharedExpert};
+use expertmesh_experts::{
+    Expert, ExpertError, ExpertSpec, HomeExperts, LatentProjections, SharedExpert,
+};
 use expertmesh_routing::{Gate, ModelCapacity, RouterConfig};
 use serde::Serialize;
 
@@ -15,8 +17,11 @@ pub struct LayerSpec {
     pub family: String,
     /// The layer's number in its model.
     pub layer: u32,
-    /// Length H of a token row.
+    /// Length H of a token row: of hidden states, outputs, the gate's rows and the shared expert's.
     pub hidden: usize,
+    /// Length of the rows that the routed experts work on, where projections lead from hidden states
+    /// to them and back; `None` where they are the token rows themselves.
+    pub latent: Option<usize>,
     /// Inner size of a routed expert; 0 for identity experts.
     pub ffn: usize,
     /// Number of routed experts E: logits of the gate, free experts included.
@@ -102,9 +107,12 @@ pub struct LayerWeights {
     pub expert: Weight,
     /// All routed experts.
     pub experts: Weight,
-    /// What every worker holds beside its experts: the shared expert with its gate, and projections
-    /// that the routed experts have in common; zero where there is none.
+    /// The shared expert with its gate; zero where there is none. Every home holds it: every worker,
+    /// unless experts work on latent rows.
     pub shared: Weight,
+    /// The projections into latent rows and out of them, which the coordinator alone holds; zero where
+    /// there are none.
+    pub latent: Weight,
 }
 
 /// Hands over the parts of one layer, each when it is asked for: a worker that holds four experts
@@ -133,13 +141,36 @@ pub trait LayerSource: Send + Sync {
     /// Weights that are missing or do not fit.
     fn shared(&self) -> Result<Option<Arc<SharedExpert>>, CheckpointError>;
 
-    /// Loads what a token's home computes itself: the shared expert and the free ones.
+    /// Loads the projections around the routed experts of a layer with a
+    /// [latent size](LayerSpec::latent); `None` for the others.
     ///
     /// # Errors
-    /// As [`LayerSource::shared`] and [`LayerSource::expert`].
+    /// Weights that are missing or do not fit.
+    fn projections(&self) -> Result<Option<LatentProjections>, CheckpointError> {
+        Ok(None)
+    }
+
+    /// Loads what a token's home computes itself: the shared expert and the free ones. A home of
+    /// latent rows computes nothing, for it has no hidden states: the shared expert is the
+    /// coordinator's.
+    ///
+    /// # Errors
+    /// As [`LayerSource::shared`] and [`LayerSource::expert`]; free experts beside a latent size.
     fn home(&self) -> Result<HomeExperts, CheckpointError> {
         let spec = self.spec();
         let routed = spec.routed_experts();
+        if let Some(latent) = spec.latent {
+            return match spec.free_experts {
+                0 => Ok(HomeExperts::default()),
+                free => Err(CheckpointError::Argument {
+                    argument: "free experts",
+                    found: format!(
+                        "{free} in a layer whose experts work on {latent} latent values"
+                    ),
+                    expected: "none there: a free expert answers with hidden states".to_owned(),
+                }),
+            };
+        }
         let free = (routed..spec.experts).map(|expert| self.expert(expert));
         let free = free.collect::<Result<Vec<_>, _>>()?;
         Ok(HomeExperts::new(self.shared()?, routed, free))
@@ -170,6 +201,12 @@ impl LayerSpec {
     pub fn routed_experts(&self) -> usize {
         self.experts.saturating_sub(self.free_experts)
     }
+
+    /// Length of the rows that travel: what routed experts are given and answer, and homes add up.
+    #[must_use]
+    pub fn row_width(&self) -> usize {
+        self.latent.unwrap_or(self.hidden)
+    }
 }
 
 // === impl LayerWeights ===
@@ -178,7 +215,8 @@ impl LayerWeights {
     /// The whole layer.
     #[must_use]
     pub fn total(&self) -> Weight {
-        self.gate.plus(self.experts).plus(self.shared)
+        let beside = self.shared.plus(self.latent);
+        self.gate.plus(self.experts).plus(beside)
     }
 }
 

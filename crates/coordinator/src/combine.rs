@@ -21,25 +21,32 @@ type OwnRows = (HomeRows, u64);
 // === impl Coordinator ===
 
 impl Coordinator {
-    /// In `star` the coordinator is home: what a home computes itself runs while rows travel.
-    /// `own` are the choices of free experts.
+    /// In `star` the coordinator is home: what a home computes itself runs while rows travel. Of a
+    /// layer with latent rows the shared expert does, under any exchange. `x` are hidden states, `own`
+    /// the choices of free experts.
     pub(crate) fn start_own(
         &self,
         x: &ArcArray2<f32>,
         own: Vec<OwnChoice>,
     ) -> Option<oneshot::Receiver<Result<OwnRows, CoordinatorError>>> {
-        if self.config.exchange != ExchangeKind::Star || x.is_empty() || self.home.is_empty() {
+        let here = self.config.exchange == ExchangeKind::Star || self.projections.is_some();
+        if !here || x.is_empty() || self.home.is_empty() {
             return None;
         }
         let home = self.home.clone();
         let (sender, rows) = oneshot::channel();
         let (x, wire) = (x.clone(), self.config.wire_dtype);
+        // Hidden states of a layer with latent rows never travel.
+        let passes = match self.projections {
+            None => wire,
+            Some(_) => Format::F32,
+        };
         self.compute.run(INLINE_NS + 1, move || {
             let _entered = debug_span!(spans::SHARED).entered();
             let started = monotonic_ns();
             let hidden = x.ncols();
             // Rows at home pass the wire's format like all others.
-            let x = through_wire(x.as_slice().unwrap_or_default(), hidden, wire);
+            let x = through_wire(x.as_slice().unwrap_or_default(), hidden, passes);
             let own = own.iter().map(|own| (own.token, own.expert));
             let outcome = home.run(&x, hidden, wire, own);
             let took = monotonic_ns() - started;
@@ -49,8 +56,9 @@ impl Coordinator {
         Some(rows)
     }
 
-    /// Outputs in token order: in short pieces between which the IO thread serves its sockets, or
-    /// over the pool where that would take long.
+    /// Rows `[tokens, row width]` in token order, which are outputs unless they are latent: in short
+    /// pieces between which the IO thread serves its sockets, or over the pool where that would take
+    /// long.
     ///
     /// The rows have just come through this thread and its caches; another core would fetch them
     /// anew and wake this thread at the end, which costs more than a few pieces.
@@ -60,7 +68,7 @@ impl Coordinator {
         tokens: usize,
         own: HomeRows,
     ) -> Result<(Array2<f32>, Exchange), CoordinatorError> {
-        let hidden = self.hidden();
+        let hidden = self.row_width();
         let mut out = self.engine.take_output(tokens * hidden);
         let choices = tokens * self.decider.gate.config().top_k;
         let cost_ns = ((choices + tokens) * hidden) as u64 / ADDS_PER_NS;

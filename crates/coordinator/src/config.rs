@@ -120,14 +120,18 @@ impl CoordinatorConfig {
                 "a time greater than 0",
             ));
         }
-        let row = expertmesh_wire::encoded_len(1 + spec.top_k, spec.hidden * 4 * spec.top_k);
+        let row = expertmesh_wire::encoded_len(1 + spec.top_k, spec.row_width() * 4 * spec.top_k);
         let limit = self.options.max_message_bytes;
         if row > limit {
             let expected = format!(
                 "rows whose {} results fit a message of {limit} bytes",
                 spec.top_k
             );
-            return Err(CoordinatorError::field("hidden", spec.hidden, expected));
+            return Err(CoordinatorError::field(
+                row_name(spec),
+                spec.row_width(),
+                expected,
+            ));
         }
         if self.chunk_bytes > limit {
             let expected = format!("at most the message limit of {limit}");
@@ -173,17 +177,26 @@ impl CoordinatorConfig {
         groups.map_err(|held| CoordinatorError::field("groups", held, "groups counted from 0"))?;
         // A part's head, a row number, a count and an expert for each choice.
         let words = 1 + spec.top_k * (5 + 3);
-        let row = expertmesh_wire::encoded_len(words, spec.hidden * 4 * spec.top_k);
+        let row = expertmesh_wire::encoded_len(words, spec.row_width() * 4 * spec.top_k);
         let limit = self.options.max_message_bytes;
         if row > limit {
             let expected = format!("rows that a relay passes on in a message of {limit} bytes");
-            return Err(CoordinatorError::field("hidden", spec.hidden, expected));
+            return Err(CoordinatorError::field(
+                row_name(spec),
+                spec.row_width(),
+                expected,
+            ));
         }
         Ok(())
     }
 
     /// What a layer brings that other options would contradict.
     fn check_own_rule(&self, spec: &LayerSpec) -> Result<(), CoordinatorError> {
+        if let (Some(latent), 1..) = (spec.latent, spec.free_experts) {
+            let held = format!("{} beside a latent size of {latent}", spec.free_experts);
+            let expected = "none there, because a free expert answers with hidden states";
+            return Err(CoordinatorError::field("free experts", held, expected));
+        }
         let normalises = matches!(spec.capacity, Some(ModelCapacity::Top2 { .. }));
         if normalises && self.capacity.overflow != Overflow::Dropless {
             let expected = "dropless, because this family normalises its gate weights in a capacity \
@@ -248,7 +261,12 @@ impl CoordinatorConfig {
                 expected,
             ));
         }
-        if spec.shared.is_some() && self.exchange.is_sharded() {
+        if custom.hidden as usize != spec.row_width() {
+            let expected = format!("{}, the length of the layer's rows", spec.row_width());
+            let field = "model.custom.hidden";
+            return Err(CoordinatorError::field(field, custom.hidden, expected));
+        }
+        if spec.shared.is_some() && spec.latent.is_none() && self.exchange.is_sharded() {
             return Err(CoordinatorError::field(
                 "exchange",
                 self.exchange,
@@ -256,5 +274,13 @@ impl CoordinatorConfig {
             ));
         }
         Ok(())
+    }
+}
+
+/// Which size of the layer is the length of the rows that travel.
+fn row_name(spec: &LayerSpec) -> &'static str {
+    match spec.latent {
+        None => "hidden",
+        Some(_) => "latent",
     }
 }

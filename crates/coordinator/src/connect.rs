@@ -7,7 +7,7 @@ use std::time::Duration;
 use expertmesh_exchange::{
     COORDINATOR, ClockMap, ExchangeKind, Groups, HostTable, Limits, LossCause, OnLoss,
 };
-use expertmesh_experts::{ComputePool, HomeExperts};
+use expertmesh_experts::{ComputePool, HomeExperts, LatentProjections};
 
 use expertmesh_transport::{
     CloseReason, LinkOptions, StreamHello, StreamSink, TransportError, WorkerClient, boot_id,
@@ -20,6 +20,7 @@ use crate::config::CoordinatorConfig;
 use crate::decide::Decider;
 use crate::engine::Engine;
 use crate::error::CoordinatorError;
+use crate::latent;
 
 /// A coordinator whose workers hold their experts and wait for rows.
 ///
@@ -29,7 +30,10 @@ pub struct Coordinator {
     pub(crate) endpoints: Vec<v1::Endpoint>,
     pub(crate) session: u64,
     pub(crate) decider: Decider,
+    /// What the coordinator computes where it is home, and where homes have latent rows.
     pub(crate) home: HomeExperts,
+    /// Into latent rows and out of them, in a layer whose experts work on those.
+    pub(crate) projections: Option<Arc<LatentProjections>>,
     pub(crate) table: HostTable,
     pub(crate) limits: Limits,
     pub(crate) compute: ComputePool,
@@ -74,7 +78,10 @@ impl Coordinator {
     ) -> Result<Self, CoordinatorError> {
         config.validate()?;
         let decider = Decider::new(&config)?;
-        let home = config.source.home()?;
+        let (projections, home) = match latent::load(config.source.as_ref())? {
+            None => (None, config.source.home()?),
+            Some((projections, own)) => (Some(projections), own),
+        };
         let described = describe_all(&config).await?;
         let endpoints = endpoints(&config);
         let names: Arc<[String]> = endpoints.iter().map(|one| one.name.clone()).collect();
@@ -107,7 +114,7 @@ impl Coordinator {
         });
         let spec = config.source.spec();
         let limits = Limits {
-            row_bytes: spec.hidden * config.wire_dtype.bytes(),
+            row_bytes: spec.row_width() * config.wire_dtype.bytes(),
             chunk_bytes: config.chunk_bytes,
             row_per_choice: spec.weight_on_input,
         };
@@ -122,6 +129,7 @@ impl Coordinator {
             limits,
             decider,
             home,
+            projections,
             compute,
             engine,
             next_step: AtomicU64::new(0),

@@ -76,7 +76,7 @@ impl Coordinator {
 
     fn floor_messages(&self, step: u64, ledger: &TrafficLedger) -> VecDeque<(u32, Bytes)> {
         let spec = self.config.source.spec();
-        let hidden = u32::try_from(spec.hidden).unwrap_or(u32::MAX);
+        let hidden = u32::try_from(spec.row_width()).unwrap_or(u32::MAX);
         let workers = 1..u32::try_from(ledger.endpoints()).unwrap_or(u32::MAX);
         workers
             .clone()

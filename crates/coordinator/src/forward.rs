@@ -127,6 +127,8 @@ impl Coordinator {
             around.mixed();
         }
         self.decider.move_bias(&self.config, &route)?;
+        let x = self.gather(&around, x).await?;
+        let rows = self.enter_latent(&x).await?;
         at.gated = monotonic_ns();
         let planning = debug_span!(spans::PLAN).entered();
         let context = self.decider.context(&self.config, step, &input);
@@ -139,9 +141,8 @@ impl Coordinator {
         } = self.plan(step, &route, &admission, &around, &homes, &mut at)?;
         drop(planning);
 
-        let x = self.gather(&around, x).await?;
         let own = exchange.own_choices();
-        let ended = self.engine.begin(step, exchange, x.clone());
+        let ended = self.engine.begin(step, exchange, rows);
         let guard = StepGuard {
             coordinator: self,
             step,
@@ -177,7 +178,12 @@ impl Coordinator {
             }
         };
         let lost = lost_origins(&exchange, &kept);
-        let (output, exchange) = self.combine(exchange, x.nrows(), own).await?;
+        let (own, beside) = match self.projections {
+            None => (own, HomeRows::default()),
+            Some(_) => (HomeRows::default(), own),
+        };
+        let (combined, exchange) = self.combine(exchange, x.nrows(), own).await?;
+        let output = self.leave_latent(combined, beside).await?;
         let (output, mix) = self.unmix(output, mix, tokens).await?;
         let (output, depth) = self.scatter(around, output, tokens).await?;
         at.done = monotonic_ns();

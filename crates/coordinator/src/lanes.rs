@@ -192,6 +192,8 @@ impl Lanes {
             self.push(home, Phase::Return, Some(COORDINATOR), back, answered);
             last = last.max(*arrived);
         }
+        // With latent rows the coordinator has the shared expert.
+        self.shared(COORDINATOR, packing, at.shared);
         last
     }
 

@@ -6,7 +6,8 @@
 //! 2. [`Coordinator::connect`] (in `connect`): describe, configure and connect the workers.
 //! 3. [`Coordinator::forward`] (in `forward`): one step, from hidden states to outputs.
 //!    `decide` has what comes before anything is sent ([`Rehearsal`] does it without a cluster),
-//!    `plan` says who sends what, `combine` adds up what came back.
+//!    `plan` says who sends what, `combine` adds up what came back, `latent` has the rows of experts
+//!    that do not work on hidden states.
 //! 4. `engine`: the steps under way, and the frames and losses that reach them.
 //! 5. `shards`: the coordinator's side of `all-to-all`.
 //! 6. `record`: moments and plans → the [`StepRecord`](expertmesh_telemetry::StepRecord) of a step,
@@ -35,6 +36,7 @@ mod forward;
 mod gate;
 mod input;
 mod lanes;
+mod latent;
 mod plan;
 mod record;
 mod service;

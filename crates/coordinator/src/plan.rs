@@ -43,7 +43,7 @@ impl Coordinator {
             homes,
             table: &self.table,
             limits: self.limits,
-            output_row_bytes: self.hidden() * self.rule().dtype.bytes(),
+            output_row_bytes: self.row_width() * self.rule().dtype.bytes(),
             one_by_one: self.rule().one_by_one,
             credits: self.config.credits,
         };
@@ -67,7 +67,7 @@ impl Coordinator {
             layer: self.layer(),
             ..Tag::default()
         };
-        let hidden = u32::try_from(self.hidden()).unwrap_or(u32::MAX);
+        let hidden = u32::try_from(self.row_width()).unwrap_or(u32::MAX);
         let budget = u64::try_from(self.config.deadline.as_nanos()).unwrap_or(u64::MAX);
         let (started_ns, deadline_ns) = (at.planned, at.begun.saturating_add(budget));
         let names = Arc::clone(&self.engine.names);
@@ -122,7 +122,7 @@ impl Coordinator {
     fn check_shard(&self, plan: &ShardPlan) -> Result<(), CoordinatorError> {
         let limit = self.config.options.max_message_bytes;
         let bytes = plan.shard_frame_len(self.limits.row_bytes, self.endpoints.len());
-        let output_row = self.hidden() * self.rule().dtype.bytes();
+        let output_row = self.row_width() * self.rule().dtype.bytes();
         let longest = bytes.max(plan.combined_frame_len(output_row));
         if longest <= limit {
             return Ok(());
@@ -152,8 +152,14 @@ impl Coordinator {
         }
     }
 
+    /// Length of hidden states and outputs.
     pub(crate) fn hidden(&self) -> usize {
         self.config.source.spec().hidden
+    }
+
+    /// Length of the rows that travel.
+    pub(crate) fn row_width(&self) -> usize {
+        self.config.source.spec().row_width()
     }
 
     fn layer(&self) -> u32 {

@@ -8,7 +8,8 @@ use expertmesh_kernels::{Format, axpy_row, round_bf16, scale_row};
 /// model's format is bf16 each rounds once, as the grouped implementation of the reference does;
 /// a gate weight that is itself bf16 also rounds each product. Where the weight belongs to the
 /// expert's input, rows are weighted when they are packed, `R(w·x)`, and results are added up as
-/// they are.
+/// they are. Rows of experts with latent rows are added up by the same rule, `out` being projected
+/// and rounded before the shared expert is added.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CombineRule {
     /// Format of the result rows on the wire.
@@ -75,14 +76,20 @@ impl CombineRule {
             self.round(accumulator);
         }
         if let Some(shared) = shared {
-            for (out, value) in accumulator.iter_mut().zip(shared) {
-                *out += value;
-            }
-            self.round(accumulator);
-            if self.shared_mean {
-                accumulator.iter_mut().for_each(|value| *value /= 2.0);
-                self.round(accumulator);
-            }
+            self.add_shared(accumulator, shared);
+        }
+    }
+
+    /// Adds the shared expert's values to those of the routed ones, which are rounded: of any number
+    /// of rows `[rows, hidden]`.
+    pub fn add_shared(&self, routed: &mut [f32], shared: &[f32]) {
+        for (out, value) in routed.iter_mut().zip(shared) {
+            *out += value;
+        }
+        self.round(routed);
+        if self.shared_mean {
+            routed.iter_mut().for_each(|value| *value /= 2.0);
+            self.round(routed);
         }
     }
 

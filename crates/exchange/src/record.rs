@@ -18,7 +18,7 @@ pub struct StepMoments {
     pub planned: u64,
     /// Outputs were there in token order.
     pub done: u64,
-    /// Time in the shared expert at the coordinator.
+    /// Time in the shared expert at the coordinator: where it is home, or homes have latent rows.
     pub shared: u64,
 }
 
@@ -99,7 +99,10 @@ impl Way {
     /// The way of the shard that came back last, of several the one of the highest home: to its
     /// home, through the home's exchange, and back.
     pub fn of_shards(shards: impl IntoIterator<Item = ShardMoments>, at: &StepMoments) -> Self {
-        let mut way = Self::default();
+        let mut way = Self {
+            shared: at.shared,
+            ..Self::default()
+        };
         let mut first_result = at.done;
         let mut critical: Option<ShardMoments> = None;
         for shard in shards {

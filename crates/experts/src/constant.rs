@@ -3,6 +3,9 @@
 use crate::expert::{not_zero, rows};
 use crate::{Expert, ExpertError, Scratch};
 
+#[cfg(test)]
+mod tests;
+
 /// Hands back one row for every row: a bias on a block's output, as a shared expert that is added
 /// like any other (JetMoE).
 #[derive(Debug)]

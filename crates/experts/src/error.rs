@@ -14,7 +14,7 @@ pub enum ExpertError {
          check that gate, up and down are not swapped"
     )]
     WeightShape {
-        /// Which matrix: `gate`, `up`, `down`, `shared_gate`, `latent_in` or `latent_out`.
+        /// Which matrix: `gate`, `up`, `down`, `shared_gate` or `latent_out`.
         field: &'static str,
         /// `[out, inner]` as handed over.
         actual: [usize; 2],

@@ -55,8 +55,6 @@ pub trait ExpertSource: Send + Sync {
 pub struct Scratch {
     pub(crate) first: Buffer,
     pub(crate) second: Buffer,
-    /// Rows of a network around another one, which has the first two.
-    pub(crate) outer: Buffer,
 }
 
 /// Memory that only grows.

@@ -1,85 +1,99 @@
-//! An expert between two projections that all experts of a layer share.
-
-use std::sync::Arc;
+//! The projections around the routed experts of a layer that work on latent rows.
 
 use expertmesh_kernels::{Format, PackedMatrix, matmul};
+use rayon::prelude::*;
 
-use crate::expert::{blocks, round_to, rows};
+use crate::ExpertError;
+use crate::expert::round_to;
+use crate::pieces::GATE_TOKENS;
 use crate::swiglu::check_shape;
-use crate::{Expert, ExpertError, Scratch};
 
 #[cfg(test)]
 mod tests;
 
-/// `y = R(expert(R(x Iᵀ)) Oᵀ)` with `I` `[latent, hidden]` into the expert's rows and `O`
-/// `[hidden, latent]` out of them (Nemotron-H with a latent size).
-///
-/// The model multiplies by `O` once, after the weighted sum over its experts. That is linear, so
-/// each expert may do it for itself: in f32 the result differs by rounding errors alone. In bf16
-/// the sum over experts is rounded behind `O` here, before and behind it there.
-pub struct LatentExpert {
-    into: Arc<PackedMatrix>,
-    out_of: Arc<PackedMatrix>,
-    expert: Box<dyn Expert>,
+/// `z = R(x Iᵀ)` with `I` `[latent, hidden]`, once for each token before its experts, and
+/// `y = R(z Oᵀ)` with `O` `[hidden, latent]`, once for each token after the weighted sum of their
+/// results (Nemotron-H with a latent size). `R` rounds to the model's format.
+#[derive(Debug)]
+pub struct LatentProjections {
+    into: PackedMatrix,
+    out_of: PackedMatrix,
     dtype: Format,
 }
 
-// === impl LatentExpert ===
+// === impl LatentProjections ===
 
-impl LatentExpert {
-    /// Puts `expert`, whose rows are latent ones, between the projections.
+impl LatentProjections {
+    /// Joins the two.
     ///
     /// # Errors
     ///
-    /// [`ExpertError::WeightShape`] if a projection does not fit the expert or the other one.
+    /// [`ExpertError::WeightShape`] if one does not fit the other.
     pub fn new(
-        into: Arc<PackedMatrix>,
-        expert: Box<dyn Expert>,
-        out_of: Arc<PackedMatrix>,
+        into: PackedMatrix,
+        out_of: PackedMatrix,
         dtype: Format,
     ) -> Result<Self, ExpertError> {
-        let (latent, hidden) = (expert.hidden(), into.inner());
-        check_shape("latent_in", &into, [latent, hidden])?;
-        check_shape("latent_out", &out_of, [hidden, latent])?;
+        check_shape("latent_out", &out_of, [into.inner(), into.out()])?;
         Ok(Self {
             into,
             out_of,
-            expert,
             dtype,
         })
     }
-}
 
-impl Expert for LatentExpert {
-    fn hidden(&self) -> usize {
+    /// Values of a hidden state.
+    #[must_use]
+    pub fn hidden(&self) -> usize {
         self.into.inner()
     }
 
-    /// The expert's alone: the projections belong to the layer.
-    fn weight_bytes(&self) -> usize {
-        self.expert.weight_bytes()
+    /// Values of a latent row.
+    #[must_use]
+    pub fn latent(&self) -> usize {
+        self.into.out()
     }
 
-    fn flops_per_row(&self) -> u64 {
-        let projections = 4 * self.into.out() as u64 * self.into.inner() as u64;
-        projections + self.expert.flops_per_row()
+    /// Floating-point operations of one of the two products for one row.
+    #[must_use]
+    pub fn flops_per_row(&self) -> u64 {
+        2 * self.latent() as u64 * self.hidden() as u64
     }
 
-    fn forward(&self, x: &[f32], y: &mut [f32], scratch: &mut Scratch) -> Result<(), ExpertError> {
-        let (latent, hidden) = (self.into.out(), self.into.inner());
-        let mut outer = std::mem::take(&mut scratch.outer);
-        let result = blocks(rows(hidden, x, y)?, hidden).try_for_each(|block| {
-            let (x, y) = (&x[block.clone()], &mut y[block]);
-            let len = x.len() / hidden * latent;
-            let (inner, answer) = outer.take(2 * len).split_at_mut(len);
-            matmul(x, &self.into, inner)?;
-            round_to(self.dtype, inner);
-            self.expert.forward(inner, answer, scratch)?;
-            matmul(answer, &self.out_of, y)?;
+    /// Computes the latent rows `z`, `[m, latent]`, of `x`, `[m, hidden]`, each by itself to the
+    /// bit: over the threads of a compute pool when called on one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertError::Kernel`] if `x` and `z` do not hold the same whole number of rows.
+    pub fn enter(&self, x: &[f32], z: &mut [f32]) -> Result<(), ExpertError> {
+        self.project(&self.into, x, z)
+    }
+
+    /// Computes the hidden states `y`, `[m, hidden]`, of `z`, `[m, latent]`, likewise.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpertError::Kernel`] if `z` and `y` do not hold the same whole number of rows.
+    pub fn leave(&self, z: &[f32], y: &mut [f32]) -> Result<(), ExpertError> {
+        self.project(&self.out_of, z, y)
+    }
+
+    fn project(&self, by: &PackedMatrix, x: &[f32], y: &mut [f32]) -> Result<(), ExpertError> {
+        let work = |x: &[f32], y: &mut [f32]| {
+            matmul(x, by, y)?;
             round_to(self.dtype, y);
             Ok(())
-        });
-        scratch.outer = outer;
-        result
+        };
+        let (inner, out) = (by.inner().max(1), by.out().max(1));
+        let rows = x.len() / inner;
+        // Only whole rows are cut into blocks: of others the kernel says what is wrong.
+        let whole = (rows * inner, rows * out) == (x.len(), y.len());
+        if rayon::current_thread_index().is_none() || !whole {
+            return work(x, y);
+        }
+        x.par_chunks(GATE_TOKENS * inner)
+            .zip(y.par_chunks_mut(GATE_TOKENS * out))
+            .try_for_each(|(x, y)| work(x, y))
     }
 }

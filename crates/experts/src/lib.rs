@@ -10,8 +10,9 @@
 //! 2. [`Expert`], the trait, with [`Scratch`] for its intermediate rows and [`ExpertSource`] for
 //!    where experts come from.
 //! 3. [`SwigluExpert`] (with [`Clamp`], what some families do in its middle), [`MlpExpert`],
-//!    [`IdentityExpert`], [`ConstantExpert`], [`LatentExpert`]: the networks.
-//! 4. [`SharedExpert`]: the one that every token passes, with its own gate.
+//!    [`IdentityExpert`], [`ConstantExpert`]: the networks.
+//! 4. [`SharedExpert`]: the one that every token passes, with its own gate. [`LatentProjections`]:
+//!    into and out of the rows of experts that do not work on hidden states.
 //! 5. [`HomeExperts`]: the shared expert and the free ones, which a token's home computes itself.
 //! 6. [`ComputePool`]: which thread computes, decided by the estimated cost; [`pieces`]: how work is
 //!    cut.
@@ -55,7 +56,7 @@ pub use error::ExpertError;
 pub use expert::{Expert, ExpertSource, Scratch};
 pub use home::{HomeExperts, HomeRows, decode_rows};
 pub use identity::IdentityExpert;
-pub use latent::LatentExpert;
+pub use latent::LatentProjections;
 pub use mixed::MixedExpert;
 pub use mlp::MlpExpert;
 pub use pool::{ComputePool, for_each_row_block};

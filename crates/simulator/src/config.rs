@@ -209,6 +209,14 @@ impl SimConfig {
         if self.deadline_ns == 0 {
             return Err(SimError::field("deadline_ns", 0, "a time above 0"));
         }
+        if let (Some(latent), 1..) = (self.layer.latent, self.layer.free_experts) {
+            let held = format!(
+                "{} beside a latent size of {latent}",
+                self.layer.free_experts
+            );
+            let expected = "none there, because a free expert answers with hidden states";
+            return Err(SimError::field("free experts", held, expected));
+        }
         if self.resident && self.exchange == ExchangeKind::Star {
             let expected = "all-to-all, because in star the coordinator is home";
             return Err(SimError::field("resident", "true with star", expected));
@@ -216,6 +224,13 @@ impl SimConfig {
         self.faults
             .iter()
             .try_for_each(|fault| fault.validate(endpoints))
+    }
+
+    /// Whether the shared expert is the coordinator's though workers are homes: they are sent latent
+    /// rows, and it has the token rows.
+    pub(crate) fn has_front_shared(&self) -> bool {
+        let is_latent = self.layer.latent.is_some() && self.layer.shared.is_some();
+        is_latent && self.exchange.is_sharded() && !self.resident
     }
 }
 

@@ -24,7 +24,8 @@ pub struct Line {
     pub unit_ns: f64,
 }
 
-/// The gate over a batch: `fixed_ns + token_ns · T + flop_ns · 2·T·H·E`.
+/// The gate over a batch: `fixed_ns + token_ns · T + flop_ns · 2·T·H·E`. A projection of a batch's rows
+/// into latent ones of L elements, or out of them, is `flop_ns · 2·T·H·L`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateCost {
@@ -156,6 +157,11 @@ impl GateCost {
     /// What `tokens` tokens take whose product has `flops` operations, nanoseconds.
     pub fn ns(&self, tokens: u64, flops: u64) -> u64 {
         whole(self.fixed_ns + self.token_ns * float(tokens) + self.flop_ns * float(flops))
+    }
+
+    /// What a product of `flops` operations takes by itself, nanoseconds.
+    pub fn product_ns(&self, flops: u64) -> u64 {
+        whole(self.flop_ns * float(flops))
     }
 }
 

@@ -5,7 +5,7 @@ use expertmesh_kernels::math;
 use expertmesh_topology::Device;
 
 use crate::costs::{ExpertCosts, ExpertTable, float, whole};
-use crate::layer::{Layer, NetworkShape};
+use crate::layer::NetworkShape;
 
 /// Rows of one expert that a thread computes together; a hot expert's rows are so many tasks.
 const BLOCK_ROWS: u32 = EXPERT_ROWS as u32;
@@ -46,14 +46,9 @@ pub(crate) struct RowCounts {
 // === impl NetworkCost ===
 
 impl NetworkCost {
-    pub(crate) fn new(
-        costs: &ExpertCosts,
-        layer: &Layer,
-        shape: NetworkShape,
-        on: &Device,
-    ) -> Self {
+    pub(crate) fn new(costs: &ExpertCosts, shape: NetworkShape, on: &Device) -> Self {
         let fits = |table: &&ExpertTable| {
-            table.hidden == layer.hidden
+            table.hidden == shape.hidden
                 && table.ffn == shape.ffn
                 && table.matrices == shape.matrices
                 && table.weight_bytes == shape.weight_bytes

@@ -10,6 +10,9 @@ use expertmesh_kernels::Format;
 pub struct Layer {
     /// Elements H of a token row.
     pub hidden: usize,
+    /// Elements of the rows that experts work on and that travel, where the coordinator projects token
+    /// rows into them and sums out of them.
+    pub latent: Option<usize>,
     /// Routed experts, the free ones left out.
     pub experts: usize,
     /// Free experts: every home answers for them itself.
@@ -18,7 +21,8 @@ pub struct Layer {
     pub top_k: usize,
     /// One routed expert.
     pub expert: NetworkShape,
-    /// What every home computes for each of its tokens beside the exchange.
+    /// What every home computes for each of its tokens beside the exchange; with latent rows, what
+    /// whoever has the token rows does.
     pub shared: Option<NetworkShape>,
     /// Format of rows on the wire.
     pub wire: Format,
@@ -33,6 +37,8 @@ pub struct Layer {
 /// What a network costs to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetworkShape {
+    /// Elements of a row that it is given.
+    pub hidden: usize,
     /// Values between its layers; 0 where it has none.
     pub ffn: usize,
     /// Matrices: 3 for a gated network, 2 for an MLP, 0 for identity.
@@ -51,6 +57,7 @@ impl Layer {
     pub fn new(hidden: usize, experts: usize, top_k: usize, expert: ExpertSpec) -> Self {
         Self {
             hidden,
+            latent: None,
             experts,
             free_experts: 0,
             top_k,
@@ -72,6 +79,7 @@ impl Layer {
                 expertmesh_checkpoint::SharedKind::Constant => 0,
             };
             NetworkShape {
+                hidden: spec.hidden,
                 ffn: shared.ffn,
                 matrices,
                 flops_per_row: (2 * matrices * spec.hidden * shared.ffn) as u64,
@@ -84,6 +92,7 @@ impl Layer {
         };
         Self {
             hidden: spec.hidden,
+            latent: spec.latent,
             experts: spec.experts - spec.free_experts,
             free_experts: spec.free_experts,
             top_k: spec.top_k,
@@ -105,14 +114,26 @@ impl Layer {
         }
     }
 
-    /// Bytes of an encoded row.
-    pub fn row_bytes(&self) -> usize {
-        self.hidden * self.wire.bytes()
+    /// Elements of a row that travels.
+    pub fn row_width(&self) -> usize {
+        self.latent.unwrap_or(self.hidden)
     }
 
-    /// Bytes of a combined output row.
+    /// Bytes of an encoded row.
+    pub fn row_bytes(&self) -> usize {
+        self.row_width() * self.wire.bytes()
+    }
+
+    /// Bytes of a combined row, as a home sends it back.
     pub fn output_row_bytes(&self) -> usize {
-        self.hidden * self.dtype.bytes()
+        self.row_width() * self.dtype.bytes()
+    }
+
+    /// Floating-point operations of one of the two projections around the experts for `tokens` tokens;
+    /// 0 without latent rows.
+    pub fn projection_flops(&self, tokens: u64) -> u64 {
+        let latent = self.latent.unwrap_or_default();
+        2 * tokens * (self.hidden * latent) as u64
     }
 }
 
@@ -122,6 +143,7 @@ impl NetworkShape {
     /// The shape of a described expert.
     pub fn of(spec: &ExpertSpec) -> Self {
         Self {
+            hidden: spec.hidden,
             ffn: spec.ffn,
             matrices: spec.kind.matrices(),
             flops_per_row: spec.flops_per_row(),

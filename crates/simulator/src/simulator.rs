@@ -47,8 +47,7 @@ impl Simulator {
         let fabric = Fabric::new(topology, config.placement.workers())?;
         config.validate(fabric.endpoints())?;
         costs.validate()?;
-        let network =
-            |shape, device| NetworkCost::new(&costs.experts, &config.layer, shape, device);
+        let network = |shape, device| NetworkCost::new(&costs.experts, shape, device);
         let devices = &topology.devices;
         let experts = devices.iter().map(|on| network(config.layer.expert, on));
         let shared = devices
@@ -154,7 +153,8 @@ impl Simulator {
         let rows = u32::try_from(tokens).unwrap_or(u32::MAX);
         let shared = self.shared[self.device(endpoint)].as_ref();
         let mut cost = shared.map_or(Shared::default(), |one| one.of([rows].into_iter()));
-        let copied = (tokens + free) * self.config.layer.row_bytes();
+        let layer = &self.config.layer;
+        let copied = (tokens + free) * layer.hidden * layer.wire.bytes();
         cost.total_ns += whole(float(copied as u64) * self.costs.experts.byte_ns);
         cost
     }

@@ -4,6 +4,7 @@ mod cores;
 mod costs;
 mod faults;
 mod incast;
+mod latent;
 mod noise;
 mod one;
 mod same;

@@ -4,7 +4,7 @@
 //!
 //! 1. [`digest()`], [`inputs`]: outputs as one line of hex, and seeded hidden states.
 //! 2. [`Model`], [`Golden`]: a layer as both ends of a cluster name it; the committed cases with
-//!    their known answers.
+//!    their known answers. [`LatentCase`]: one of them with latent rows.
 //! 3. [`Parts`]: the layer computed naively, one choice at a time. What everything else is
 //!    compared with.
 //! 4. [`Bus`]: one step through the machines of `expertmesh-exchange` over memory, delivered in a
@@ -33,6 +33,7 @@ mod digest;
 mod emulated;
 mod fake;
 mod goldens;
+mod latent;
 mod model;
 mod node;
 mod reference;
@@ -45,6 +46,7 @@ pub use digest::{digest, inputs, tensor};
 pub use emulated::EmulatedNetwork;
 pub use fake::{Answer, FakeWorker};
 pub use goldens::{Golden, golden_dir};
+pub use latent::LatentCase;
 pub use model::Model;
 pub use node::Node;
 pub use reference::{Parts, through};

@@ -34,6 +34,10 @@ impl Parts {
     /// Loads all of `source`.
     pub fn load(source: &dyn LayerSource) -> Self {
         let spec = source.spec().clone();
+        assert_eq!(
+            spec.latent, None,
+            "latent rows have a reference of their own"
+        );
         let expert = |id| source.expert(id).expect("an expert");
         Self {
             gate: source.gate().expect("a gate"),

@@ -50,6 +50,7 @@ pub(crate) struct Control {
 
 /// What a worker loads of a layer.
 pub(crate) struct Loaded {
+    /// Length of the rows that travel: latent ones where its experts work on those.
     pub(crate) hidden: usize,
     pub(crate) experts: Vec<Option<Arc<dyn Expert>>>,
     pub(crate) home: HomeExperts,
@@ -276,7 +277,7 @@ fn load(
             .collect::<Result<Vec<_>, _>>()
     })?;
     Ok(Loaded {
-        hidden: spec.hidden,
+        hidden: spec.row_width(),
         experts,
         home: source.home()?,
         rule: CombineRule {

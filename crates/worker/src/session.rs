@@ -28,6 +28,7 @@ pub(crate) struct Layer {
     pub(crate) epoch: u64,
     pub(crate) me: u32,
     pub(crate) names: Arc<[String]>,
+    /// Elements of the rows that travel.
     pub(crate) hidden: u32,
     pub(crate) rule: CombineRule,
     pub(crate) limits: Limits,

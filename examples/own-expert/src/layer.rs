@@ -28,6 +28,7 @@ impl LowRankLayer {
                 family: "low-rank".to_owned(),
                 layer: 0,
                 hidden,
+                latent: None,
                 ffn: rank,
                 experts: experts.experts,
                 top_k,

@@ -252,6 +252,7 @@ impl Domain {
         let plain = layer.expert == NetworkShape::of(&expert)
             && (layer.wire, layer.dtype) == (expert.dtype, expert.dtype)
             && layer.free_experts == 0
+            && layer.latent.is_none()
             && layer.shared.is_none();
         (!plain).then(|| {
             format!(

@@ -1,10 +1,10 @@
 //! One layer of a checkpoint: its parts, each read when it is asked for.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use expertmesh_experts::{
-    ConstantExpert, Expert, ExpertError, ExpertSource, IdentityExpert, LatentExpert, MlpExpert,
-    SharedExpert, SwigluBiases, SwigluExpert,
+    ConstantExpert, Expert, ExpertError, ExpertSource, IdentityExpert, LatentProjections,
+    MlpExpert, SharedExpert, SwigluBiases, SwigluExpert,
 };
 use expertmesh_kernels::{Format, PackedMatrix};
 use expertmesh_routing::Gate;
@@ -24,9 +24,6 @@ pub struct CheckpointLayer {
     model: Arc<Model>,
     store: Arc<Store>,
     block: Block,
-    /// The projections around the experts, once the first expert asked for them: all experts of a
-    /// process have them in common.
-    latent: Arc<OnceLock<[Arc<PackedMatrix>; 2]>>,
 }
 
 // === impl CheckpointLayer ===
@@ -45,7 +42,6 @@ impl CheckpointLayer {
             model,
             store,
             block,
-            latent: Arc::default(),
         }
     }
 
@@ -104,22 +100,6 @@ impl CheckpointLayer {
         Ok(Box::new(network))
     }
 
-    /// The projections into the experts' rows and out of them.
-    fn latent(&self) -> Result<Option<[Arc<PackedMatrix>; 2]>, CheckpointError> {
-        let Some([into, out_of]) = self.block.latent(self.sizes) else {
-            return Ok(None);
-        };
-        if let Some(loaded) = self.latent.get() {
-            return Ok(Some(loaded.clone()));
-        }
-        let loaded = [
-            Arc::new(self.matrix(&into)?),
-            Arc::new(self.matrix(&out_of)?),
-        ];
-        // Two threads may both have read them: the first to be done keeps its copy for all.
-        Ok(Some(self.latent.get_or_init(|| loaded).clone()))
-    }
-
     fn refused(&self, what: &str, source: ExpertError) -> CheckpointError {
         CheckpointError::Expert {
             what: what.to_owned(),
@@ -158,11 +138,17 @@ impl LayerSource for CheckpointLayer {
             return Ok(Arc::new(identity));
         }
         let network = self.network(&self.block.expert(expert, self.sizes), true, &what)?;
-        let Some([into, out_of]) = self.latent()? else {
-            return Ok(Arc::from(network));
+        Ok(Arc::from(network))
+    }
+
+    fn projections(&self) -> Result<Option<LatentProjections>, CheckpointError> {
+        let Some([into, out_of]) = self.block.latent(self.sizes) else {
+            return Ok(None);
         };
-        let around = LatentExpert::new(into, network, out_of, self.dtype()).map_err(refused)?;
-        Ok(Arc::new(around))
+        let (into, out_of) = (self.matrix(&into)?, self.matrix(&out_of)?);
+        let both = LatentProjections::new(into, out_of, self.dtype());
+        both.map(Some)
+            .map_err(|source| self.refused("latent projections", source))
     }
 
     fn shared(&self) -> Result<Option<Arc<SharedExpert>>, CheckpointError> {

@@ -121,7 +121,8 @@ pub(super) fn specials(model: &Model, sizes: Sizes) -> Vec<String> {
     }
     if let Some(latent) = sizes.latent {
         all.push(format!(
-            "experts work on {latent} values behind a projection"
+            "experts work on rows of {latent} values, which travel; the coordinator projects hidden \
+             states into them and sums out of them"
         ));
     }
     if sizes.free > 0 {

@@ -59,15 +59,21 @@ fn a_layer_is_read_whole() {
             let x: Vec<f32> = (0..3 * HIDDEN).map(|i| (i % 5) as f32 - 2.0).collect();
             let route = layer.gate().unwrap().route(&x, 3, None).unwrap();
             assert_eq!(route.experts.len(), 3 * spec.top_k, "{name}");
-            let (mut y, mut scratch) = (vec![0.0; 3 * HIDDEN], Scratch::default());
+            let rows = &x[..3 * spec.row_width()];
+            let (mut y, mut scratch) = (vec![0.0; rows.len()], Scratch::default());
             let mut bytes = 0;
             for expert in 0..spec.experts {
                 let expert = layer.expert(expert).unwrap();
-                expert.forward(&x, &mut y, &mut scratch).unwrap();
+                expert.forward(rows, &mut y, &mut scratch).unwrap();
                 assert!(y.iter().all(|y| y.is_finite()), "{name}");
                 bytes += expert.weight_bytes() as u64;
             }
             assert_eq!(bytes, spec.weights.experts.bytes, "{name}");
+            let sizes = spec.latent.map(|latent| (HIDDEN, latent));
+            let around = layer.projections().unwrap();
+            let around = around.map(|one| (one.hidden(), one.latent()));
+            assert_eq!(around, sizes, "{name}");
+            assert_eq!(spec.latent.is_some(), name == "nemotron_h");
             let shared = layer.shared().unwrap();
             assert_eq!(shared.is_some(), kin.shared.is_some(), "{name}");
             let elements: usize = kin

@@ -1,79 +1,71 @@
 use super::*;
-use crate::testing::{bits, linear, obeys_the_laws, packed, round, run, values};
-use crate::{Activation, ConstantExpert, MlpExpert};
+use crate::ComputePool;
+use crate::testing::{bits, linear, packed, round, values};
 
 const HIDDEN: usize = 33;
 const LATENT: usize = 12;
-const FFN: usize = 20;
 
-fn inner(dtype: Format) -> MlpExpert {
+fn projections(dtype: Format) -> LatentProjections {
     let matrix = |seed, out, inner| packed(&values(out * inner, seed, dtype), out, inner, dtype);
-    let (up, down) = (matrix(1, FFN, LATENT), matrix(2, LATENT, FFN));
-    MlpExpert::new(up, None, down, None, Activation::Relu2, dtype)
-        .unwrap()
-        .scaled(0.75)
-}
-
-fn latent(dtype: Format) -> LatentExpert {
-    let matrix =
-        |seed, out, inner| Arc::new(packed(&values(out * inner, seed, dtype), out, inner, dtype));
     let (into, out_of) = (matrix(3, LATENT, HIDDEN), matrix(4, HIDDEN, LATENT));
-    LatentExpert::new(into, Box::new(inner(dtype)), out_of, dtype).unwrap()
+    LatentProjections::new(into, out_of, dtype).unwrap()
 }
 
+/// Over the pool and without it; three blocks, the last of them not full.
 #[test]
-fn rows_pass_both_projections() {
+fn rows_pass_each_projection_by_themselves() {
+    const ROWS: usize = 2 * GATE_TOKENS + 5;
+    let pool = ComputePool::new(2, "latent").unwrap();
     for dtype in [Format::F32, Format::Bf16] {
-        let x = values(3 * HIDDEN, 5, dtype);
-        let mut scratch = Scratch::default();
-        let project = |x: &[f32], seed| -> Vec<f32> {
-            let y = linear(x, &values(LATENT * HIDDEN, seed, dtype));
-            y.into_iter().map(|value| round(value, dtype)).collect()
+        let both = projections(dtype);
+        let x = values(ROWS * HIDDEN, 5, dtype);
+        let project = |x: &[f32], inner, out: usize, seed| -> Vec<f32> {
+            let weights = values(out * inner, seed, dtype);
+            let rows = x.chunks_exact(inner).flat_map(|x| linear(x, &weights));
+            rows.map(|value| round(value, dtype)).collect()
         };
-        let expected: Vec<f32> = x
-            .chunks_exact(HIDDEN)
-            .flat_map(|x| project(&run(&inner(dtype), &project(x, 3), &mut scratch), 4))
-            .collect();
-        let y = run(&latent(dtype), &x, &mut scratch);
+        let latent = project(&x, HIDDEN, LATENT, 3);
+        let expected = project(&latent, LATENT, HIDDEN, 4);
+        let (mut z, mut y) = (vec![9.0; ROWS * LATENT], vec![9.0; ROWS * HIDDEN]);
+        both.enter(&x, &mut z).unwrap();
+        both.leave(&z, &mut y).unwrap();
+        assert_eq!(bits(&z), bits(&latent), "{dtype}");
         assert_eq!(bits(&y), bits(&expected), "{dtype}");
-        obeys_the_laws(&latent(dtype), dtype);
+        z.fill(9.0);
+        y.fill(9.0);
+        pool.install(|| both.enter(&x, &mut z).and_then(|()| both.leave(&z, &mut y)))
+            .unwrap();
+        assert_eq!(bits(&y), bits(&expected), "{dtype} on the pool");
     }
 }
 
 #[test]
-fn sizes_leave_the_projections_to_the_layer() {
-    let expert = latent(Format::F32);
-    assert_eq!(expert.weight_bytes(), 2 * LATENT * FFN * 4);
-    let flops = 4 * (LATENT * FFN + LATENT * HIDDEN);
-    assert_eq!(expert.flops_per_row(), flops as u64);
-    let into = Arc::new(packed(&[0.0; 2], 2, 1, Format::F32));
-    let error = LatentExpert::new(
-        Arc::clone(&into),
-        Box::new(inner(Format::F32)),
-        into,
-        Format::F32,
-    );
+fn what_does_not_fit_is_refused() {
+    let both = projections(Format::F32);
+    assert_eq!((both.hidden(), both.latent()), (HIDDEN, LATENT));
+    assert_eq!(both.flops_per_row(), (2 * LATENT * HIDDEN) as u64);
+    let matrix = || packed(&[0.0; 2], 2, 1, Format::F32);
+    let error = LatentProjections::new(matrix(), matrix(), Format::F32);
     let error = error.err().unwrap().to_string();
     assert!(
-        error.starts_with("weights latent_in: got shape [2, 1]"),
+        error.starts_with("weights latent_out: got shape [2, 1], expected [1, 2]"),
         "{error}"
     );
+    let pool = ComputePool::new(2, "latent").unwrap();
+    for (x, z) in [(3, 2), (2, 3), (0, 1)] {
+        let (x, mut z) = (vec![0.0; x * HIDDEN], vec![0.0; z * LATENT]);
+        assert!(both.enter(&x, &mut z).is_err());
+        assert!(pool.install(|| both.enter(&x, &mut z)).is_err());
+    }
+    // Whole blocks and one value more.
+    let (z, mut y) = (
+        vec![0.0; GATE_TOKENS * LATENT + 1],
+        vec![0.0; GATE_TOKENS * HIDDEN],
+    );
+    assert!(pool.install(|| both.leave(&z, &mut y)).is_err());
 }
 
 #[test]
-fn a_constant_is_the_same_for_every_row() {
-    let row = values(HIDDEN, 6, Format::F32);
-    let expert = ConstantExpert::new(row.clone(), 4).unwrap();
-    let y = run(
-        &expert,
-        &values(2 * HIDDEN, 7, Format::F32),
-        &mut Scratch::default(),
-    );
-    assert_eq!(y, [row.clone(), row].concat());
-    assert_eq!(
-        (expert.weight_bytes(), expert.flops_per_row()),
-        (4 * HIDDEN, 0)
-    );
-    obeys_the_laws(&expert, Format::F32);
-    assert!(ConstantExpert::new(vec![], 4).is_err());
+fn no_rows_are_no_work() {
+    projections(Format::Bf16).enter(&[], &mut []).unwrap();
 }

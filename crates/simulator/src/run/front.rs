@@ -14,7 +14,7 @@ use expertmesh_wire::RemoteError;
 use crate::config::StepInput;
 use crate::experts::Shared;
 use crate::log::Entry;
-use crate::run::home::HomeSlot;
+use crate::run::home::{HomeSlot, Own};
 use crate::run::parts::{Kind, Message, Task, Work};
 use crate::run::{World, count};
 
@@ -32,6 +32,10 @@ pub(super) struct Front<'a> {
     pub(super) outcome: Option<Result<(), StepError>>,
     /// The shard that is being packed.
     packing: Option<u32>,
+    /// The shared expert of all tokens, where homes have latent rows only.
+    own: Own,
+    /// Every shard is back.
+    is_back: bool,
     /// Outputs are being put together.
     is_collecting: bool,
 }
@@ -55,6 +59,8 @@ impl<'a> Front<'a> {
             carried: TrafficLedger::new(0),
             outcome: None,
             packing: None,
+            own: Own::None,
+            is_back: false,
             is_collecting: false,
         }
     }
@@ -77,7 +83,8 @@ impl World<'_> {
         front.at.checked = self.now;
         let tokens = front.input.route.tokens as u64;
         let columns = layer.experts + layer.free_experts;
-        let flops = 2 * tokens * (layer.hidden * columns) as u64;
+        let scored = 2 * tokens * (layer.hidden * columns) as u64;
+        let flops = scored + layer.projection_flops(tokens);
         let total_ns = self.sim.costs().gate.ns(tokens, flops);
         let cost = Shared {
             total_ns,
@@ -172,9 +179,34 @@ impl World<'_> {
             front.deadline_ns,
             self.sim.config().on_loss,
         ));
+        if self.sim.config().has_front_shared() && front.input.route.tokens > 0 {
+            front.own = Own::Due;
+        }
         let deadline_ns = front.deadline_ns;
         self.arm(COORDINATOR, deadline_ns);
         self.pump_shards(step);
+    }
+
+    /// The shared expert runs while shards travel, where the coordinator has it.
+    fn start_front_own(&mut self, step: u32) {
+        let front = &mut self.steps[step as usize];
+        if front.own != Own::Due {
+            return;
+        }
+        front.own = Own::Running;
+        let cost = (self.sim).own_cost(COORDINATOR, front.input.route.tokens, 0);
+        self.compute(COORDINATOR, Work::FrontOwn(step), cost, false);
+    }
+
+    pub(super) fn front_own_done(&mut self, step: u32, began_ns: u64) {
+        self.step_lane(step, Phase::Shared, began_ns);
+        let front = &mut self.steps[step as usize];
+        let took_ns = self.now - began_ns;
+        front.at.shared = took_ns;
+        front.own = Own::Done(took_ns);
+        if front.is_back {
+            self.collect(step);
+        }
     }
 
     /// Carries out what the conductor asks for, one shard at a time: the first message is on its
@@ -189,7 +221,7 @@ impl World<'_> {
                 return;
             };
             match conductor.poll() {
-                None => return,
+                None => return self.start_front_own(step),
                 Some(ConductorAction::SendShard { shard }) => {
                     let home = front.plan.shards[shard].home;
                     if self.gone.contains(&(COORDINATOR, home)) {
@@ -206,7 +238,14 @@ impl World<'_> {
                     }
                     return self.push(COORDINATOR, Task::SendShard(step));
                 }
-                Some(ConductorAction::Finish) => return self.collect(step),
+                Some(ConductorAction::Finish) => {
+                    front.is_back = true;
+                    self.start_front_own(step);
+                    if self.steps[step as usize].own != Own::Running {
+                        self.collect(step);
+                    }
+                    return;
+                }
                 Some(ConductorAction::Fail(error)) => return self.over(step, Err(error)),
             }
         }
@@ -289,7 +328,7 @@ impl World<'_> {
             return;
         }
         let tokens = front.input.route.tokens as u64;
-        let hidden = config.layer.hidden as u64;
+        let width = config.layer.row_width() as u64;
         let bytes = tokens * config.layer.output_row_bytes() as u64;
         let total_ns = match (config.exchange, config.resident) {
             (_, true) => 0,
@@ -303,10 +342,15 @@ impl World<'_> {
                 self.sim.costs().combine.ns(rows, read + bytes)
             }
         };
+        let projected = match config.resident {
+            true => 0,
+            false => config.layer.projection_flops(tokens),
+        };
         let choices = tokens * config.layer.top_k as u64;
-        let pieces = (choices + tokens) * hidden / ADDS_PER_NS / INLINE_NS + 1;
+        let pieces = (choices + tokens) * width / ADDS_PER_NS / INLINE_NS + 1;
+        let is_long = projected / GATE_FLOPS_PER_NS > INLINE_NS;
         let cost = Shared {
-            total_ns,
+            total_ns: total_ns + self.sim.costs().gate.product_ns(projected),
             longest_ns: 0,
             pieces: tokens.div_ceil(COMBINE_ROWS as u64),
             more_ns: 0,
@@ -315,7 +359,7 @@ impl World<'_> {
             COORDINATOR,
             Work::Collect(step),
             cost,
-            pieces <= MOST_PIECES as u64,
+            pieces <= MOST_PIECES as u64 && !is_long,
         );
     }
 

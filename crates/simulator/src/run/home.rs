@@ -55,7 +55,7 @@ pub(super) struct Running {
 
 /// What a home computes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Own {
+pub(super) enum Own {
     None,
     Due,
     Running,
@@ -118,7 +118,8 @@ impl World<'_> {
         let config = self.sim.config();
         let slot = &mut self.homes[home as usize];
         let plan = &self.steps[slot.step as usize].plan.shards[slot.shard as usize].plan;
-        let has_own = config.layer.shared.is_some() || config.layer.free_experts > 0;
+        let has_shared = config.layer.shared.is_some() && !config.has_front_shared();
+        let has_own = has_shared || config.layer.free_experts > 0;
         slot.received_ns = started_ns;
         slot.run = Some(Box::new(Running {
             home: Home::new(
@@ -385,13 +386,19 @@ impl World<'_> {
         let tokens = plan.tokens as u64;
         let read = choices * config.layer.row_bytes() as u64;
         let written = tokens * config.layer.output_row_bytes() as u64;
+        // Homes that hold their tokens have the outputs of latent rows to make too.
+        let projected = match config.resident {
+            true => config.layer.projection_flops(tokens),
+            false => 0,
+        };
+        let costs = self.sim.costs();
         let cost = Shared {
-            total_ns: self.sim.costs().combine.ns(choices, read + written),
+            total_ns: costs.combine.ns(choices, read + written) + costs.gate.product_ns(projected),
             longest_ns: 0,
             pieces: tokens.div_ceil(COMBINE_ROWS as u64),
             more_ns: 0,
         };
-        let inline = (choices + 1) * config.layer.hidden as u64 / ADDS_PER_NS <= INLINE_NS;
+        let inline = (choices + 1) * config.layer.row_width() as u64 / ADDS_PER_NS <= INLINE_NS;
         self.compute(endpoint, Work::Combine(home), cost, inline);
     }
 

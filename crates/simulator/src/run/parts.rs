@@ -92,6 +92,8 @@ pub(super) enum Work {
     Batch(u32),
     /// What a home computes itself.
     Own(u32),
+    /// The shared expert at the coordinator, where homes have latent rows.
+    FrontOwn(u32),
     /// A worker's combine of a home.
     Combine(u32),
     /// The coordinator's last part of a step.

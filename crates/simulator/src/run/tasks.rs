@@ -246,6 +246,7 @@ impl World<'_> {
             Work::Gate(step) => self.gated(step),
             Work::Batch(endpoint) => self.batch_done(endpoint),
             Work::Own(home) => self.own_done(home, began_ns),
+            Work::FrontOwn(step) => self.front_own_done(step, began_ns),
             Work::Combine(home) => self.combined(home, began_ns),
             Work::Collect(step) => self.collected(step, began_ns),
         }

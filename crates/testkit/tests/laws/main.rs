@@ -17,6 +17,7 @@ mod frames;
 mod gates;
 mod goldens;
 mod lanes;
+mod latent;
 mod ledger;
 mod loss;
 mod overflow;

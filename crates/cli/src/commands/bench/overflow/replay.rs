@@ -10,7 +10,7 @@ use expertmesh_bench::workload::{
 };
 use expertmesh_checkpoint::{CheckpointError, LayerSource, LayerSpec};
 use expertmesh_coordinator::{Replayed, StepInput};
-use expertmesh_experts::{Expert, SharedExpert, synthetic_gate};
+use expertmesh_experts::{Expert, LatentProjections, SharedExpert, synthetic_gate};
 use expertmesh_kernels::PackedMatrix;
 use expertmesh_routing::{Gate, Kind, RouterConfig};
 use ndarray::ArcArray2;
@@ -184,5 +184,9 @@ impl LayerSource for ReplayLayer {
 
     fn shared(&self) -> Result<Option<Arc<SharedExpert>>, CheckpointError> {
         self.inner.shared()
+    }
+
+    fn projections(&self) -> Result<Option<LatentProjections>, CheckpointError> {
+        self.inner.projections()
     }
 }
