@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use expertmesh_wire::RemoteError;
 
 use crate::OnLoss;
-use crate::error::{LossCause, StepError};
-use crate::home::name_of;
+use crate::error::{LossCause, StepError, name_of};
 
 /// What the driver of a [`Conductor`] must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +50,15 @@ enum State {
     Open,
     Combined,
     Lost,
+}
+
+/// Part of the coordinator's budget that a home takes for itself: the rest is for the way back,
+/// so that a home can still say which peer was late before it is called late itself.
+const BUDGET_SHARE: (u64, u64) = (3, 4);
+
+/// When a home ends that got its shard at `received_ns` with `budget_ns` left of the step.
+pub fn home_deadline_ns(received_ns: u64, budget_ns: u64) -> u64 {
+    received_ns.saturating_add(budget_ns / BUDGET_SHARE.1 * BUDGET_SHARE.0)
 }
 
 // === impl Conductor ===

@@ -75,3 +75,11 @@ impl StepError {
         RemoteError::new(code, self.to_string()).about(self.endpoint())
     }
 }
+
+/// The name of an endpoint, for errors.
+pub(crate) fn name_of(names: &[String], endpoint: u32) -> String {
+    names
+        .get(endpoint as usize)
+        .cloned()
+        .unwrap_or_else(|| format!("endpoint {endpoint}"))
+}

@@ -8,9 +8,10 @@ use expertmesh_kernels::prefetch_to_write;
 
 use crate::OnLoss;
 use crate::bundles::Part;
-use crate::error::{LossCause, StepError};
+use crate::error::{LossCause, StepError, name_of};
 use crate::plan::index;
 use crate::shard_plan::ShardPlan;
+use crate::turn;
 
 /// What the driver of a [`Home`] must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +37,10 @@ pub enum HomeAction {
 /// Sends a shard's chunks within the credits of each host and waits for their results.
 ///
 /// Chunks of a host go out in order; hosts are served in turn, so that the first chunk of every
-/// host is under way before any second one. Homes take them in different orders ([`turn`]): if every
-/// home began with the same host, all would queue at one port after another. Where chunks travel in bundles, the hosts of a group
-/// share their turn and their credits: a bundle has at most one chunk for each. Chunks of a later
-/// wave wait for the results of the earlier ones. A relay that is lost takes along what is behind it.
+/// host is under way before any second one, in an order of the home's own. Where chunks travel in
+/// bundles, the hosts of a group share their turn and their credits: a bundle has at most one chunk
+/// for each. Chunks of a later wave wait for the results of the earlier ones. A relay that is lost
+/// takes along what is behind it.
 /// Knows indices only, never rows.
 #[derive(Debug)]
 pub struct Home {
@@ -112,15 +113,6 @@ struct Lane {
     in_flight: u32,
 }
 
-/// Part of the coordinator's budget that a home takes for itself: the rest is for the way back,
-/// so that a home can still say which peer was late before it is called late itself.
-const BUDGET_SHARE: (u64, u64) = (3, 4);
-
-/// When a home ends that got its shard at `received_ns` with `budget_ns` left of the step.
-pub fn home_deadline_ns(received_ns: u64, budget_ns: u64) -> u64 {
-    received_ns.saturating_add(budget_ns / BUDGET_SHARE.1 * BUDGET_SHARE.0)
-}
-
 // === impl Home ===
 
 impl Home {
@@ -164,13 +156,7 @@ impl Home {
             ended: false,
         };
         home.lay_out(plan);
-        let workers = index(names.len().saturating_sub(1));
-        home.order = (0..index(home.lanes.len())).collect();
-        home.order.sort_unstable_by_key(|lane| {
-            let first = home.lanes[*lane as usize].next as usize;
-            let to = home.parcels[first].to as usize;
-            turn(plan.home, home.hosts[to].endpoint, workers)
-        });
+        home.order = turn::order(plan.home, names.len(), home.receivers());
         home.send_more();
         home.end_if_done();
         home
@@ -336,6 +322,14 @@ impl Home {
             .unwrap_or_default()
     }
 
+    /// The endpoint that each lane's first message is sent to.
+    fn receivers(&self) -> impl Iterator<Item = u32> {
+        let first = |lane: &Lane| self.parcels[lane.next as usize].to as usize;
+        self.lanes
+            .iter()
+            .map(move |lane| self.hosts[first(lane)].endpoint)
+    }
+
     fn lay_out(&mut self, plan: &ShardPlan) {
         let chunk = ChunkState {
             parcel: 0,
@@ -498,30 +492,4 @@ impl HostState {
     fn chunks(&self) -> Range<usize> {
         self.first as usize..self.end as usize
     }
-}
-
-/// When `home` serves `host`, of so many workers: itself first, for its own rows wait for no
-/// port.
-///
-/// Workers are in blocks of the largest power of two that divides their number. Blocks are served
-/// round from the home's own on, and within each the exclusive or of two places is their turn: in
-/// each turn every worker sends to one other and gets from one. So it is with any aligned part of a
-/// block for itself, for example the workers of one machine and those of another.
-fn turn(home: u32, host: u32, workers: u32) -> u32 {
-    let Some(home) = home.checked_sub(1) else {
-        // The coordinator is alone.
-        return host;
-    };
-    let (host, workers) = (host.saturating_sub(1), workers.max(1));
-    let bits = workers.trailing_zeros();
-    let blocks = workers >> bits;
-    let ahead = ((host >> bits) + blocks - (home >> bits) % blocks) % blocks;
-    ahead << bits | (home ^ host) & ((1 << bits) - 1)
-}
-
-pub(crate) fn name_of(names: &[String], endpoint: u32) -> String {
-    names
-        .get(endpoint as usize)
-        .cloned()
-        .unwrap_or_else(|| format!("endpoint {endpoint}"))
 }

@@ -50,14 +50,15 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod turn;
 
 pub use bundles::{Bundle, Parcel, Part};
 pub use clock::ClockMap;
 pub use combine::CombineRule;
-pub use conductor::{Conductor, ConductorAction};
+pub use conductor::{Conductor, ConductorAction, home_deadline_ns};
 pub use error::{LossCause, StepError};
 pub use groups::Groups;
-pub use home::{Home, HomeAction, home_deadline_ns};
+pub use home::{Home, HomeAction};
 pub use home_run::{Beside, HomeRun, HomeSetup, Outgoing, RowSource};
 pub use host::{BATCH_CHOICES, Cohort, Host, HostAction, PATIENT_FROM_NS, estimate_ns};
 pub use jobs::{RowsJob, error_frame};

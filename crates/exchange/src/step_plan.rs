@@ -7,8 +7,7 @@ use std::ops::Range;
 
 use expertmesh_routing::{Admission, Fate, Route};
 
-use crate::error::{LossCause, StepError};
-use crate::home::name_of;
+use crate::error::{LossCause, StepError, name_of};
 use crate::ledger::TrafficLedger;
 use crate::plan::{HostTable, KeptChoices, Limits, index, shard_ranges};
 use crate::shard_plan::ShardPlan;

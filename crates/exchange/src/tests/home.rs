@@ -59,42 +59,6 @@ fn chunks_go_out_in_turn_within_the_credits() {
     assert_eq!(home.poll(), None);
 }
 
-/// Every worker has rows for every other.
-#[test]
-fn in_every_turn_no_two_homes_send_to_one_host() {
-    for workers in [1, 2, 5, 6, 8, 12, 24] {
-        let endpoints = 1..=u32::try_from(workers).unwrap();
-        let names: Vec<String> = (0..=workers).map(|at| format!("e{at}")).collect();
-        let table = HostTable::from_endpoints(endpoints.clone().collect(), workers as u32 + 1);
-        let targets: Vec<u32> = (0..workers as u32).collect();
-        let kept = Kept {
-            offsets: &[0, workers as u32],
-            targets: &targets,
-            weights: &vec![1.0; workers],
-        };
-        let limits = Limits {
-            row_bytes: 16,
-            chunk_bytes: 1 << 20,
-            row_per_choice: false,
-        };
-        let orders = endpoints.map(|home| {
-            let plan = ShardPlan::new(home, kept, &table, limits);
-            let names = names.clone().into();
-            let mut home = Home::new(5, &plan, &names, 1, START, DEADLINE, OnLoss::Fail);
-            sends(&mut home)
-        });
-        let orders: Vec<_> = orders.collect();
-        for (home, order) in orders.iter().enumerate() {
-            assert_eq!(order[0], (home, 0), "its own rows wait for no port");
-        }
-        for turn in 0..workers {
-            let mut hosts: Vec<usize> = orders.iter().map(|order| order[turn].0).collect();
-            hosts.sort_unstable();
-            assert_eq!(hosts, (0..workers).collect::<Vec<_>>(), "turn {turn}");
-        }
-    }
-}
-
 #[test]
 fn no_credits_are_one_credit() {
     assert_eq!(sends(&mut home(0, OnLoss::Fail)), [(0, 0), (1, 0)]);
