@@ -1,13 +1,14 @@
 //! Steps of a cluster that is not there: the decisions of a real coordinator, and the exchange under
 //! an event clock.
 //!
-//! A [`Simulation`] is made of layers, each a [`Rehearsal`] that gates and admits and a
-//! [`Simulator`] that does the rest. [`Simulation::run`] gives a [`Run`] like that of a real drive: from
-//! the same seed its ledgers are the same, byte for byte, and its times are computed. [`Answers`] say
-//! what they mean.
+//! A [`Simulation`] is made of layers, each a [`Rehearsal`] that gates and admits, and a
+//! [`Simulator`] that does the rest of all of them. [`Simulation::run`] gives a [`Run`] like that of a
+//! real drive: from the same seed its ledgers are the same, byte for byte, and its times are computed.
+//! [`Answers`] say what they mean.
 
 mod answers;
 mod model;
+mod sums;
 #[cfg(test)]
 mod tests;
 
@@ -15,19 +16,15 @@ pub use answers::{Answers, WorkerLoad};
 pub use model::{ModelPreset, Stage};
 
 use expertmesh_coordinator::{CoordinatorError, Decided, Rehearsal, Replayed, StepInput};
+use expertmesh_exchange::ExchangeKind;
 use expertmesh_simulator::{
-    EndpointUse, Fault, PortUse, SimError, SimRun, SimStep, Simulator, Standing,
-    StepInput as SimInput,
+    EndpointUse, Fault, PortUse, SimError, Simulator, StepInput as SimInput,
 };
-use expertmesh_telemetry::{
-    ExpertOverflow, Identity, Lane, Load, Run, RunRecorder, Shape, Source, StepRecord,
-    TelemetryError, Trace,
-};
+use expertmesh_telemetry::{Run, Shape, Source, TelemetryError, Trace};
 use ndarray::Array2;
-use sha2::{Digest as _, Sha256};
 
-use crate::dispatch::{events, overflow};
-use crate::drive::{DriveError, hex, identity};
+use crate::drive::{DriveError, identity};
+use crate::simulate::sums::{Batch, Sums};
 use crate::workload::{ScoredWorkload, Workload, WorkloadShape};
 
 /// Where the tokens of a simulated step come from.
@@ -39,22 +36,16 @@ pub enum SimLoad {
     Scores(ScoredWorkload),
 }
 
-/// One layer.
-pub struct SimLayer {
-    /// Gates and admits.
-    pub rehearsal: Rehearsal,
-    /// Does the rest.
-    pub simulator: Simulator,
-    /// What is computed besides the experts, attention for example, ns: behind this layer, the last
-    /// one too, so that a stack has it as often as it has layers.
-    pub between_ns: u64,
-}
-
 /// What is simulated.
 pub struct Simulation {
-    /// The layers, in order. Each draws tokens of its own: what a layer makes of its input is not
-    /// computed.
-    pub layers: Vec<SimLayer>,
+    /// Who gates and admits in each of the layers, in order. Each layer draws tokens of its own: what
+    /// one makes of its input is not computed.
+    pub layers: Vec<Rehearsal>,
+    /// Does the rest, in every layer: they have one shape, and their experts one placement.
+    pub simulator: Simulator,
+    /// What every worker computes besides the experts, attention for example, ns: behind each layer,
+    /// the last one too, so that a stack has it as often as it has layers.
+    pub between_ns: u64,
     /// The tokens.
     pub load: SimLoad,
     /// Batches under way at the same time; 1 for one after the other.
@@ -80,7 +71,7 @@ pub struct Simulated {
     pub critical: Vec<u64>,
     /// `[workers]` choices that each computed, the replicas of an expert apart.
     pub choices: Vec<u64>,
-    /// What steps spent behind layers, waiting for each other there included; their sum, ns.
+    /// What steps spent behind layers, waiting for devices there included; their sum, ns.
     pub between_ns: u64,
     /// From the first step's begin to the last one's end, ns.
     pub elapsed_ns: u64,
@@ -115,45 +106,21 @@ pub enum SimulateError {
         /// Name of the field.
         field: &'static str,
     },
-    /// A layer on other machines than the first: no sums over layers exist.
-    #[error("layer {layer} has {held}, expected {expected} as the first layer")]
-    Machines {
+    /// A layer that the simulator does not simulate.
+    #[error("layer {layer} has {held}, expected {expected} as the simulator")]
+    Layer {
         /// Position of the layer.
         layer: usize,
-        /// Its workers and its topology.
+        /// Its experts, workers and exchange.
         held: String,
-        /// Those of the first.
+        /// Those of the simulator.
         expected: String,
     },
 }
 
-/// Sums over steps.
-struct Sums {
-    /// The overflow policy, as the report names it.
-    policy: Option<String>,
-    recorder: RunRecorder,
-    trace: Trace,
-    endpoints: Vec<EndpointUse>,
-    ports: Vec<PortUse>,
-    critical: Vec<u64>,
-    choices: Vec<u64>,
-    between_ns: u64,
-    events: u64,
-    digest: Sha256,
-    log: Option<String>,
-    /// Simulated time from the first step's begin to the last one's end.
-    clock_ns: u64,
-    /// What each layer's simulator leaves to the next.
-    standing: Standing,
-}
-
-/// One batch on its way through the layers.
-struct Batch {
-    /// When its next layer begins.
-    at_ns: u64,
-    /// The sum over its layers so far.
-    record: StepRecord,
-}
+/// Choices that are simulated in one run at most, unless one layer has more: beyond, memory is what
+/// would be short.
+const MOST_CHOICES: usize = 1 << 22;
 
 // === impl SimLoad ===
 
@@ -238,23 +205,13 @@ impl Simulation {
         let Some(first) = self.layers.first() else {
             return Err(SimulateError::Nothing { field: "layers" });
         };
-        let expected = machines(first);
         for (layer, one) in self.layers.iter().enumerate() {
-            let held = machines(one);
-            if held != expected {
-                let [held, expected] =
-                    [held, expected].map(|(workers, of)| format!("{workers} workers of {of}"));
-                return Err(SimulateError::Machines {
-                    layer,
-                    held,
-                    expected,
-                });
-            }
+            fits(layer, one, &self.simulator)?;
         }
         let (name, shape) = model;
-        let cluster = first.rehearsal.cluster();
+        let cluster = first.cluster();
         let identity = identity(&cluster, seed, name, shape, &self.load.name())?;
-        let mut sums = Sums::new(&first.simulator, crate::drive::policy(&cluster));
+        let mut sums = Sums::new(&self.simulator, crate::drive::policy(&cluster));
         let mut step = 0;
         while step < steps {
             let group = step..(step + self.overlap as u64).min(steps);
@@ -262,44 +219,29 @@ impl Simulation {
             self.group(group, steps, &mut sums)?;
             on_step();
         }
-        let faults = &self.layers[0].simulator.config().faults;
-        Ok(sums.finish(identity, self.source, steps, faults))
+        let faults = self.faults_to_come();
+        let simulated = sums.finish(identity, self.source, steps);
+        Ok(Simulated {
+            faults_to_come: faults,
+            ..simulated
+        })
     }
 
-    /// Batches that begin together, through all layers.
+    /// Batches that begin together, through all layers: as many of these in one run as memory allows,
+    /// so that a batch finds ports and devices as the others left them, whatever layer they are in.
     fn group(
         &mut self,
         steps: std::ops::Range<u64>,
         end: u64,
         sums: &mut Sums,
     ) -> Result<(), SimulateError> {
-        let depth = self.layers.len() as u64;
+        let depth = self.layers.len();
         let mut batches: Vec<Batch> = steps.clone().map(|_| Batch::at(sums.clock_ns)).collect();
-        for (number, layer) in (0..).zip(&mut self.layers) {
-            std::mem::swap(layer.simulator.standing(), &mut sums.standing);
-            let draws = steps.clone().map(|step| step * depth + number);
-            let decided = draws.map(|draw| self.load.decide_by(&layer.rehearsal, draw));
-            let decided = decided.collect::<Result<Vec<Decided>, _>>()?;
-            let inputs = decided.iter().zip(&batches).map(|(one, batch)| SimInput {
-                route: &one.route,
-                admission: &one.admission,
-                begins_ns: batch.at_ns,
-            });
-            let inputs: Vec<SimInput<'_>> = inputs.collect();
-            let run = layer.simulator.run(&inputs)?;
-            std::mem::swap(layer.simulator.standing(), &mut sums.standing);
-            sums.uses(&run);
-            let outcomes = run.steps.iter().zip(&decided).zip(&mut batches);
-            for (step, ((outcome, decided), batch)) in steps.clone().zip(outcomes) {
-                sums.overflow(&layer.rehearsal, decided, outcome)?;
-                if end - step <= self.lane_steps {
-                    sums.lanes(outcome, step);
-                }
-                sums.critical[outcome.critical_endpoint as usize] += 1;
-                batch.at_ns += outcome.record.step_ns;
-                batch.add(&outcome.record);
-            }
-            sums.between_ns += one_after_the_other(&mut batches, layer.between_ns);
+        let window = self.window(batches.len());
+        for first in (0..depth).step_by(window) {
+            let layers = first..depth.min(first + window);
+            let (steps, end) = (steps.clone(), end);
+            self.layers(layers, steps, end, &mut batches, sums)?;
         }
         for batch in &batches {
             sums.choices(&batch.record.choices_per_worker);
@@ -308,162 +250,84 @@ impl Simulation {
         }
         Ok(())
     }
-}
 
-/// What is computed behind a layer keeps devices busy, so that batches wait for each other; gives
-/// what that took them together.
-fn one_after_the_other(batches: &mut [Batch], between_ns: u64) -> u64 {
-    let mut order: Vec<&mut Batch> = batches.iter_mut().collect();
-    order.sort_by_key(|batch| batch.at_ns);
-    let (mut free_ns, mut sum_ns) = (0, 0);
-    for batch in order {
-        free_ns = batch.at_ns.max(free_ns) + between_ns;
-        let took_ns = free_ns - batch.at_ns;
-        batch.record.step_ns += took_ns;
-        batch.at_ns = free_ns;
-        sum_ns += took_ns;
-    }
-    sum_ns
-}
-
-/// Workers of a layer, and the name of their topology.
-fn machines(layer: &SimLayer) -> (usize, &str) {
-    let fabric = layer.simulator.fabric();
-    (fabric.endpoints() - 1, &fabric.topology().name)
-}
-
-// === impl Batch ===
-
-impl Batch {
-    fn at(at_ns: u64) -> Self {
-        let record = StepRecord::default();
-        Self { at_ns, record }
+    /// Layers that are simulated in one run, for so many batches: one for a batch alone, which finds
+    /// everything at rest.
+    fn window(&self, batches: usize) -> usize {
+        if batches == 1 {
+            return 1;
+        }
+        let shape = self.load.shape();
+        let choices = batches * shape.tokens * shape.top_k;
+        (MOST_CHOICES / choices.max(1)).max(1)
     }
 
-    /// Adds a layer to the step.
-    fn add(&mut self, layer: &StepRecord) {
-        let sum = &mut self.record;
-        sum.step_ns += layer.step_ns;
-        sum.exchange_ns += layer.exchange_ns;
-        sum.dispatch_ns += layer.dispatch_ns;
-        sum.combine_ns += layer.combine_ns;
-        for (sum, ns) in sum.phases_ns.iter_mut().zip(layer.phases_ns) {
-            *sum += ns;
-        }
-        sum.longest_experts_ns += layer.longest_experts_ns;
-        sum.payload_bytes += layer.payload_bytes;
-        sum.local_bytes += layer.local_bytes;
-        sum.resent_bytes += layer.resent_bytes;
-        sum.saved_by_dedup_bytes += layer.saved_by_dedup_bytes;
-        sum.messages += layer.messages;
-        if sum.matrix.is_empty() {
-            sum.matrix.clone_from(&layer.matrix);
-            sum.choices_per_worker.clone_from(&layer.choices_per_worker);
-            return;
-        }
-        let cells = sum.matrix.iter_mut().flatten();
-        for (sum, bytes) in cells.zip(layer.matrix.iter().flatten()) {
-            *sum += bytes;
-        }
-        let workers = sum.choices_per_worker.iter_mut();
-        for (sum, choices) in workers.zip(&layer.choices_per_worker) {
-            *sum += choices;
-        }
-    }
-}
-
-// === impl Sums ===
-
-impl Sums {
-    fn new(simulator: &Simulator, policy: Option<String>) -> Self {
-        let (names, fabric) = (simulator.names(), simulator.fabric());
-        Self {
-            policy,
-            recorder: RunRecorder::new(names),
-            trace: Trace::new(names),
-            endpoints: vec![EndpointUse::default(); names.len()],
-            ports: vec![PortUse::default(); fabric.ports()],
-            critical: vec![0; names.len()],
-            choices: vec![0; names.len() - 1],
-            between_ns: 0,
-            events: 0,
-            digest: Sha256::new(),
-            log: None,
-            clock_ns: 0,
-            standing: Standing::default(),
-        }
-    }
-
-    fn uses(&mut self, run: &SimRun) {
-        for (sum, one) in self.endpoints.iter_mut().zip(&run.endpoints) {
-            sum.io_ns += one.io_ns;
-            sum.compute_ns += one.compute_ns;
-            sum.waited_ns += one.waited_ns;
-            sum.sent_bytes += one.sent_bytes;
-            sum.received_bytes += one.received_bytes;
-        }
-        for (sum, one) in self.ports.iter_mut().zip(&run.ports) {
-            sum.bytes += one.bytes;
-            sum.busy_ns += one.busy_ns;
-            sum.queued_ns += one.queued_ns;
-        }
-        self.events += run.events;
-        self.digest.update(&run.digest);
-        if let Some(text) = &run.log {
-            self.log.get_or_insert_default().push_str(text);
-        }
-    }
-
-    fn overflow(
+    /// Some layers of the batches, in one run.
+    fn layers(
         &mut self,
-        rehearsal: &Rehearsal,
-        decided: &Decided,
-        outcome: &SimStep,
+        layers: std::ops::Range<usize>,
+        steps: std::ops::Range<u64>,
+        end: u64,
+        batches: &mut [Batch],
+        sums: &mut Sums,
     ) -> Result<(), SimulateError> {
-        let ledger = rehearsal.tally(decided, &outcome.fates)?;
-        let per_expert: Vec<ExpertOverflow> = ledger.per_expert.iter().map(overflow).collect();
-        let smallest = ledger.smallest_sufficient_capacity_factor;
-        self.recorder
-            .overflow(&per_expert, ledger.capacity_factor, Some(smallest))?;
-        self.recorder.overflow_events(&events(&ledger));
+        let (depth, count) = (self.layers.len() as u64, batches.len());
+        let all = layers.flat_map(|layer| steps.clone().map(move |step| (layer, step)));
+        let all: Vec<(usize, u64)> = all.collect();
+        let decided = all.iter().map(|(layer, step)| {
+            let draw = step * depth + *layer as u64;
+            let mut decided = self.load.decide_by(&self.layers[*layer], draw)?;
+            // Nobody asks for them any more, and they are most of it.
+            decided.route.logits = Vec::new();
+            Ok(decided)
+        });
+        let decided = decided.collect::<Result<Vec<Decided>, CoordinatorError>>()?;
+        let inputs = decided.iter().enumerate().map(|(at, one)| SimInput {
+            follows: at.checked_sub(count),
+            behind_ns: self.between_ns,
+            ..SimInput::at(batches[at % count].at_ns, &one.route, &one.admission)
+        });
+        let inputs: Vec<SimInput<'_>> = inputs.collect();
+        let run = self.simulator.run(&inputs)?;
+        sums.uses(&run);
+        let outcomes = run.steps.iter().zip(&decided).zip(&all).enumerate();
+        for (at, ((outcome, decided), (layer, step))) in outcomes {
+            sums.overflow(&self.layers[*layer], decided, outcome)?;
+            if end - step <= self.lane_steps {
+                sums.lanes(outcome, *step);
+            }
+            sums.critical[outcome.critical_endpoint as usize] += 1;
+            sums.between_ns += batches[at % count].passes(outcome);
+        }
         Ok(())
     }
 
-    fn choices(&mut self, of_step: &[u64]) {
-        for (sum, choices) in self.choices.iter_mut().zip(of_step) {
-            *sum += choices;
-        }
-    }
-
-    fn lanes(&mut self, outcome: &SimStep, step: u64) {
-        let lanes = outcome.lanes.iter().map(|lane| Lane { step, ..*lane });
-        self.trace.lanes.extend(lanes);
-    }
-
-    fn finish(self, identity: Identity, source: Source, steps: u64, faults: &[Fault]) -> Simulated {
-        let to_come = |(at, fault): &(usize, &Fault)| {
-            matches!(fault, Fault::Lost { .. }) && !self.standing.happened(*at)
+    /// Faults that were to come after the last step.
+    fn faults_to_come(&mut self) -> Vec<Fault> {
+        let faults = self.simulator.config().faults.clone();
+        let standing = self.simulator.standing();
+        let to_come = |(at, fault): &(usize, Fault)| {
+            matches!(fault, Fault::Lost { .. }) && !standing.happened(*at)
         };
-        let faults = faults.iter().enumerate().filter(to_come);
-        let faults_to_come = faults.map(|(_, fault)| *fault).collect();
-        let load = Load::closed(steps, 0, self.clock_ns as f64 / 1e9);
-        let mut run = self.recorder.finish(identity, load, source, None);
-        run.overflow.policy = self.policy;
-        // What is counted follows from the same code as in a real run; it was still not sent.
-        run.source.values_mut().for_each(|one| *one = source);
-        Simulated {
-            run,
-            trace: self.trace,
-            endpoints: self.endpoints,
-            ports: self.ports,
-            critical: self.critical,
-            choices: self.choices,
-            between_ns: self.between_ns,
-            elapsed_ns: self.clock_ns,
-            events: self.events,
-            log_digest: hex(&self.digest.finalize()),
-            log: self.log,
-            faults_to_come,
-        }
+        let faults = faults.into_iter().enumerate().filter(to_come);
+        faults.map(|(_, fault)| fault).collect()
     }
+}
+
+/// Checks that `simulator` simulates what `rehearsal` decides.
+fn fits(layer: usize, rehearsal: &Rehearsal, simulator: &Simulator) -> Result<(), SimulateError> {
+    let (one, other) = (rehearsal.config(), simulator.config());
+    let (experts, of) = (one.source.spec().routed_experts(), other.layer.experts);
+    let held = (experts, &one.placement, one.exchange);
+    if held == (of, &other.placement, other.exchange) {
+        return Ok(());
+    }
+    let words = |experts: usize, workers: usize, exchange: ExchangeKind| {
+        format!("{experts} experts on {workers} workers in {exchange}")
+    };
+    Err(SimulateError::Layer {
+        layer,
+        held: words(experts, one.placement.workers(), one.exchange),
+        expected: words(of, other.placement.workers(), other.exchange),
+    })
 }

@@ -134,11 +134,7 @@ impl Run {
             let mut route = self.gate.join(logits, vec![choices], None).unwrap();
             let admission = admit(&route, &capacity, &AdmitContext::default()).unwrap();
             let ready = cpu_ns();
-            let input = expertmesh_simulator::StepInput {
-                route: &route,
-                admission: &admission,
-                begins_ns: 0,
-            };
+            let input = expertmesh_simulator::StepInput::at(0, &route, &admission);
             let run = self.sim.run(&[input]).unwrap();
             assert_eq!(run.steps[0].carried, run.steps[0].ledger);
             self.logits = std::mem::take(&mut route.logits);

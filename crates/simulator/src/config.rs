@@ -27,7 +27,7 @@ pub struct SimConfig {
     pub on_loss: OnLoss,
     /// A step that takes longer ends, nanoseconds.
     pub deadline_ns: u64,
-    /// Compute threads of each endpoint.
+    /// Compute threads of each endpoint; a device that computes is one.
     pub threads: usize,
     /// What goes wrong.
     pub faults: Vec<Fault>,
@@ -94,6 +94,12 @@ pub struct StepInput<'a> {
     /// When it begins, nanoseconds on a clock that runs through all runs. Faults, moments and lanes
     /// are on the same clock.
     pub begins_ns: u64,
+    /// Position in the run of an earlier step that it waits for, and for what lies behind that: the
+    /// layer before, of the same batch. Then it begins at [`StepInput::begins_ns`] at the earliest.
+    pub follows: Option<usize>,
+    /// What every worker computes behind the step, nanoseconds: attention, say. It is work like any
+    /// other, which waits for a thread and keeps it.
+    pub behind_ns: u64,
 }
 
 /// What a simulated step gave.
@@ -101,6 +107,8 @@ pub struct StepInput<'a> {
 pub struct SimStep {
     /// Where the time went, by the definitions of a real step's record.
     pub record: StepRecord,
+    /// When the step was over and every worker had computed what lies behind it.
+    pub left_ns: u64,
     /// What the plan says is sent.
     pub ledger: TrafficLedger,
     /// What was sent. Without faults it equals [`SimStep::ledger`].
@@ -139,6 +147,8 @@ pub struct EndpointUse {
     pub io_ns: u64,
     /// Work of compute threads.
     pub compute_ns: u64,
+    /// Of that, what lies behind steps.
+    pub behind_ns: u64,
     /// What all its threads waited for a core.
     pub waited_ns: u64,
     /// Encoded bytes that it sent to others.
@@ -156,6 +166,21 @@ pub struct PortUse {
     pub busy_ns: u64,
     /// What messages waited for it together.
     pub queued_ns: u64,
+}
+
+// === impl StepInput ===
+
+impl<'a> StepInput<'a> {
+    /// A step that begins at `begins_ns` and has nothing behind it.
+    pub fn at(begins_ns: u64, route: &'a Route, admission: &'a Admission) -> Self {
+        Self {
+            route,
+            admission,
+            begins_ns,
+            follows: None,
+            behind_ns: 0,
+        }
+    }
 }
 
 // === impl SimConfig ===

@@ -161,7 +161,10 @@ impl<'a> World<'a> {
             }
         }
         for (step, input) in (0..).zip(inputs) {
-            self.queue.push(input.begins_ns, Event::Begins(step));
+            match input.follows {
+                Some(before) => self.steps[before].next = Some(step),
+                None => self.queue.push(input.begins_ns, Event::Begins(step)),
+            }
         }
         for (at, fault) in (0..).zip(&self.sim.config().faults) {
             if let (Fault::Lost { at_ns, .. }, false) = (fault, self.happened[at as usize]) {

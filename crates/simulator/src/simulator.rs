@@ -1,5 +1,6 @@
 //! A cluster that is not there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use expertmesh_exchange::{ExchangeKind, Groups, HostTable, Limits};
@@ -47,6 +48,8 @@ impl Simulator {
         let fabric = Fabric::new(topology, config.placement.workers())?;
         config.validate(fabric.endpoints())?;
         costs.validate()?;
+        let threads = if costs.on_cores { config.threads } else { 1 };
+        let config = SimConfig { threads, ..config };
         let network = |shape, device| NetworkCost::new(&costs.experts, shape, device);
         let devices = &topology.devices;
         let experts = devices.iter().map(|on| network(config.layer.expert, on));
@@ -77,12 +80,7 @@ impl Simulator {
     /// # Errors
     /// [`SimError::Step`] if it fails as it would for real.
     pub fn step(&mut self, route: &Route, admission: &Admission) -> Result<SimStep, SimError> {
-        let input = StepInput {
-            route,
-            admission,
-            begins_ns: 0,
-        };
-        let mut run = self.run(&[input])?;
+        let mut run = self.run(&[StepInput::at(0, route, admission)])?;
         run.steps
             .pop()
             .ok_or(SimError::Stuck { step: 0, now_ns: 0 })
@@ -92,8 +90,18 @@ impl Simulator {
     /// ports, cores and the queues of experts.
     ///
     /// # Errors
-    /// [`SimError::Step`] for the first of them that fails.
+    /// [`SimError::Step`] for the first of them that fails; [`SimError::Field`] for one that follows
+    /// what it cannot.
     pub fn run(&mut self, inputs: &[StepInput<'_>]) -> Result<SimRun, SimError> {
+        let mut followed = BTreeSet::new();
+        for (at, input) in inputs.iter().enumerate() {
+            if let Some(before) = input.follows
+                && (before >= at || !followed.insert(before))
+            {
+                let expected = format!("a step before {at}, which no other follows");
+                return Err(SimError::field("follows", before, expected));
+            }
+        }
         let standing = std::mem::take(&mut self.standing);
         let ended = World::new(self, inputs, standing).finish();
         self.standing = ended.standing;
@@ -123,6 +131,16 @@ impl Simulator {
     /// What runs so far have left, for the next one here or in the simulator of another layer.
     pub fn standing(&mut self) -> &mut Standing {
         &mut self.standing
+    }
+
+    /// Of what a batch has, as much as one place gates and plans: all of it at the coordinator, or the
+    /// share of a home, where these hold their tokens and do so for themselves.
+    pub(crate) fn at_each(&self, all: u64) -> u64 {
+        let homes = self.fabric.endpoints() as u64 - 1;
+        match self.config.resident {
+            true => all.div_ceil(homes),
+            false => all,
+        }
     }
 
     pub(crate) fn table(&self) -> &HostTable {

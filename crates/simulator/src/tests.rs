@@ -1,5 +1,6 @@
 //! By hand: what small clusters must take, to the nanosecond.
 
+mod chain;
 mod cores;
 mod costs;
 mod faults;

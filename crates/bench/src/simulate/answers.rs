@@ -147,7 +147,10 @@ fn slowest(simulated: &Simulated, placement: &Placement) -> Option<WorkerLoad> {
         name: format!("worker-{}", at - 1),
         critical_share: simulated.critical[at] as f64 / total.max(1) as f64,
         received: over_mean(&|id| simulated.endpoints[id].received_bytes as f64),
-        computed: over_mean(&|id| simulated.endpoints[id].compute_ns as f64),
+        computed: over_mean(&|id| {
+            let one = &simulated.endpoints[id];
+            (one.compute_ns - one.behind_ns) as f64
+        }),
         choices: over_mean(&|id| simulated.choices[id - 1] as f64),
         hottest: hottest
             .filter(|_| mean > 0.0)

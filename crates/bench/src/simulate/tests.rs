@@ -44,10 +44,11 @@ fn lab() -> Topology {
     Topology::parse(text, "lab.toml").unwrap()
 }
 
-/// Moments do not matter, only what lies between them.
+/// Moments do not matter, only what lies between them; and nobody pays for being woken.
 fn costs() -> Costs {
     Costs {
         timer_ns: 0.0,
+        pool_ns: 0.0,
         ..Costs::loopback()
     }
 }
@@ -70,24 +71,31 @@ fn config(shape: WorkloadShape, exchange: ExchangeKind) -> CoordinatorConfig {
         .config(workers)
 }
 
-fn layer_of(config: CoordinatorConfig) -> SimLayer {
-    layer_on(&lab(), config, |_| ())
+/// Equal layers with something behind each.
+struct Stack {
+    config: CoordinatorConfig,
+    depth: usize,
+    between_ns: u64,
 }
 
-fn layer_on(
+fn one(config: CoordinatorConfig) -> Stack {
+    Stack {
+        config,
+        depth: 1,
+        between_ns: 0,
+    }
+}
+
+fn simulator_on(
     topology: &Topology,
-    config: CoordinatorConfig,
+    config: &CoordinatorConfig,
     change: impl Fn(&mut SimConfig),
-) -> SimLayer {
+) -> Simulator {
     let layer = Layer::of(config.source.spec(), config.wire_dtype);
     let mut sim = SimConfig::new(layer, config.placement.clone(), config.exchange);
     sim.log = true;
     change(&mut sim);
-    SimLayer {
-        simulator: Simulator::new(topology, costs(), sim).unwrap(),
-        rehearsal: Rehearsal::new(config).unwrap(),
-        between_ns: 0,
-    }
+    Simulator::new(topology, costs(), sim).unwrap()
 }
 
 fn drawn(pattern: &str, seed: u64) -> SimLoad {
@@ -95,9 +103,13 @@ fn drawn(pattern: &str, seed: u64) -> SimLoad {
     SimLoad::Scores(ScoredWorkload::new(pattern, SHAPE, None, seed).unwrap())
 }
 
-fn simulation(layers: Vec<SimLayer>, load: SimLoad) -> Simulation {
+fn simulation(stack: Stack, load: SimLoad) -> Simulation {
+    let simulator = simulator_on(&lab(), &stack.config, |_| ());
+    let layer = || Rehearsal::new(stack.config.clone()).unwrap();
     Simulation {
-        layers,
+        layers: std::iter::repeat_with(layer).take(stack.depth).collect(),
+        simulator,
+        between_ns: stack.between_ns,
         load,
         overlap: 1,
         lane_steps: 0,
@@ -106,12 +118,12 @@ fn simulation(layers: Vec<SimLayer>, load: SimLoad) -> Simulation {
 }
 
 /// `depth` equal layers, `between_ns` behind each.
-fn stack(exchange: ExchangeKind, depth: usize, between_ns: u64) -> Vec<SimLayer> {
-    let layer = || SimLayer {
+fn stack(exchange: ExchangeKind, depth: usize, between_ns: u64) -> Stack {
+    Stack {
+        config: config(SHAPE, exchange),
+        depth,
         between_ns,
-        ..layer_of(config(SHAPE, exchange))
-    };
-    std::iter::repeat_with(layer).take(depth).collect()
+    }
 }
 
 fn run(simulation: &mut Simulation, steps: u64) -> Simulated {
@@ -168,7 +180,13 @@ fn layers_add_up_with_what_lies_behind_each() {
         );
         assert_eq!(choices_of(&deep), choices_of(&flat));
         assert_eq!((one.load.steps, other.load.steps), (2, 6));
-        assert_eq!(deep.endpoints, flat.endpoints);
+        let apart = |one: &EndpointUse| EndpointUse {
+            compute_ns: one.compute_ns - one.behind_ns,
+            behind_ns: 0,
+            ..*one
+        };
+        assert!(deep.endpoints.iter().map(apart).eq(flat.endpoints));
+        assert_eq!(deep.endpoints[1].behind_ns, 6 * BETWEEN_NS);
     }
 }
 
@@ -202,6 +220,29 @@ fn two_batches_under_way_are_done_sooner_than_one_after_the_other_and_send_the_s
             odd.communication.matrix_bytes,
             one.communication.matrix_bytes
         );
+    }
+}
+
+/// Layers of one batch run beside what lies behind those of another, and the device does both.
+#[test]
+fn no_device_is_busier_than_time() {
+    const BETWEEN_NS: u64 = 2_000_000;
+    for exchange in KINDS {
+        let of = |overlap| {
+            let mut simulation = simulation(stack(exchange, 5, BETWEEN_NS), drawn("balanced", 1));
+            simulation.overlap = overlap;
+            run(&mut simulation, 4)
+        };
+        let (apart, together) = (of(1), of(2));
+        assert!(took_s(&together) < took_s(&apart), "{exchange}");
+        assert!(together.between_ns > apart.between_ns, "they wait");
+        assert_eq!(apart.between_ns, 4 * 5 * BETWEEN_NS);
+        for simulated in [apart, together] {
+            for worker in &simulated.endpoints[1..] {
+                assert!(worker.compute_ns >= 4 * 5 * BETWEEN_NS, "{exchange}");
+                assert!(worker.compute_ns <= simulated.elapsed_ns, "{exchange}");
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use expertmesh_bench::calibrate::{Point, Profile};
 use expertmesh_bench::drive::{DriveOptions, drive};
-use expertmesh_bench::simulate::{SimLayer, SimLoad, Simulation};
+use expertmesh_bench::simulate::{SimLoad, Simulation};
 use expertmesh_bench::workload::{Pattern, Workload, WorkloadShape};
 use expertmesh_coordinator::Rehearsal;
 use expertmesh_exchange::{ExchangeKind, OnLoss};
@@ -148,11 +148,9 @@ pub(crate) fn predict(
     let simulator = Simulator::new(&machines.topology, machines.costs, config);
     let simulator = simulator.map_err(Failure::run)?;
     let mut simulation = Simulation {
-        layers: vec![SimLayer {
-            rehearsal,
-            simulator,
-            between_ns: 0,
-        }],
+        layers: vec![rehearsal],
+        simulator,
+        between_ns: 0,
         load,
         overlap: 1,
         lane_steps: 0,

@@ -185,8 +185,7 @@ fn simulate(planned: &mut Planned) -> Result<(Simulated, f64), Failure> {
 fn place(planned: &Planned) -> Environment {
     let mut environment = environment(&[]);
     environment.network = Network::Simulated;
-    let layer = planned.simulation.layers.first();
-    environment.topology = layer.map(|layer| machines(layer.simulator.fabric()));
+    environment.topology = Some(machines(planned.simulation.simulator.fabric()));
     environment
 }
 

@@ -35,6 +35,9 @@ impl World<'_> {
             let grant = self.cpus.kill(thread, self.now);
             self.granted(grant);
         }
+        for step in 0..count(self.steps.len()) {
+            self.behind_done(step, endpoint);
+        }
         let at_ns = self.now;
         self.failed[endpoint as usize] = Some(Failed { at_ns, how });
         if how == Failure::Dies {

@@ -2,7 +2,7 @@
 
 use expertmesh_exchange::{COORDINATOR, ExchangeKind, LossCause, ShardMoments, TrafficLedger, Way};
 use expertmesh_routing::Fate;
-use expertmesh_telemetry::StepRecord;
+use expertmesh_telemetry::{Lane, StepRecord};
 
 use crate::config::{EndpointUse, SimRun, SimStep};
 use crate::error::SimError;
@@ -16,9 +16,18 @@ use crate::simulator::Simulator;
 impl World<'_> {
     /// The steps' records; an error if one failed.
     pub(super) fn told(&mut self) -> Result<SimRun, SimError> {
+        let mut lanes = vec![Vec::new(); self.steps.len()];
+        for lane in std::mem::take(&mut self.lanes) {
+            if let Some(of_step) = usize::try_from(lane.step)
+                .ok()
+                .and_then(|step| lanes.get_mut(step))
+            {
+                of_step.push(lane);
+            }
+        }
         let mut steps = Vec::with_capacity(self.steps.len());
-        for at in 0..self.steps.len() {
-            steps.push(self.step_told(at)?);
+        for (at, lanes) in lanes.into_iter().enumerate() {
+            steps.push(self.step_told(at, lanes)?);
         }
         let threads = 1 + self.sim.config().threads;
         let mut endpoints = std::mem::take(&mut self.uses);
@@ -47,7 +56,23 @@ impl World<'_> {
         }
     }
 
-    fn step_told(&mut self, at: usize) -> Result<SimStep, SimError> {
+    /// A step is over: workers that it called late are down until they are heard of again.
+    pub(super) fn note_late(&mut self, step: u32) {
+        let front = &self.steps[step as usize];
+        let mut late: Vec<(u32, LossCause)> = Vec::new();
+        if let Some(conductor) = &front.conductor {
+            late.extend(conductor.late());
+        }
+        if self.sim.config().exchange == ExchangeKind::Star && !front.plan.shards.is_empty() {
+            let home = self.homes[front.first_home as usize].run.as_ref();
+            late.extend(home.into_iter().flat_map(|run| run.home.late()));
+        }
+        for (endpoint, cause) in late {
+            self.down[endpoint as usize].get_or_insert(cause);
+        }
+    }
+
+    fn step_told(&mut self, at: usize, lanes: Vec<Lane>) -> Result<SimStep, SimError> {
         let config = self.sim.config();
         let homes = {
             let front = &self.steps[at];
@@ -86,10 +111,6 @@ impl World<'_> {
         if let Some(conductor) = &front.conductor {
             lost.extend(conductor.late());
         }
-        // Workers that were called late are down until they are heard of again.
-        for (endpoint, cause) in &lost {
-            self.down[*endpoint as usize].get_or_insert_with(|| cause.clone());
-        }
         for slot in slots.iter_mut() {
             lost.append(&mut slot.late);
         }
@@ -108,12 +129,9 @@ impl World<'_> {
             }
         }
         let record = record(front, &way, self.sim);
-        let (step, mut lanes) = (at as u64, Vec::new());
-        if config.lanes {
-            lanes.extend(self.lanes.iter().filter(|lane| lane.step == step));
-        }
         Ok(SimStep {
             record,
+            left_ns: front.left_ns,
             ledger: std::mem::replace(&mut front.plan.ledger, TrafficLedger::new(0)),
             carried: std::mem::replace(&mut front.carried, TrafficLedger::new(0)),
             critical_endpoint: way.critical,

@@ -1,5 +1,7 @@
 //! The coordinator: gate, plan, shards out and outputs back.
 
+use std::collections::BTreeSet;
+
 use expertmesh_exchange::{
     COORDINATOR, Conductor, ConductorAction, ExchangeKind, KeptChoices, LossCause, Missing,
     PlanRules, StepError, StepMoments, StepPlan, TrafficLedger,
@@ -14,6 +16,8 @@ use expertmesh_wire::RemoteError;
 use crate::config::StepInput;
 use crate::experts::Shared;
 use crate::log::Entry;
+use crate::net::slowed;
+use crate::queue::Event;
 use crate::run::home::{HomeSlot, Own};
 use crate::run::parts::{Kind, Message, Task, Work};
 use crate::run::{World, count};
@@ -30,6 +34,12 @@ pub(super) struct Front<'a> {
     pub(super) first_home: u32,
     pub(super) carried: TrafficLedger,
     pub(super) outcome: Option<Result<(), StepError>>,
+    /// Workers that have not computed yet what lies behind it.
+    behind: BTreeSet<u32>,
+    /// When they had, and it was over.
+    pub(super) left_ns: u64,
+    /// The step that waits for it.
+    pub(super) next: Option<u32>,
     /// The shard that is being packed.
     packing: Option<u32>,
     /// The shared expert of all tokens, where homes have latent rows only.
@@ -58,6 +68,9 @@ impl<'a> Front<'a> {
             first_home: 0,
             carried: TrafficLedger::new(0),
             outcome: None,
+            behind: BTreeSet::new(),
+            left_ns: 0,
+            next: None,
             packing: None,
             own: Own::None,
             is_back: false,
@@ -82,6 +95,7 @@ impl World<'_> {
         let front = &mut self.steps[step as usize];
         front.at.checked = self.now;
         let tokens = front.input.route.tokens as u64;
+        let tokens = self.sim.at_each(tokens);
         let columns = layer.experts + layer.free_experts;
         let scored = 2 * tokens * (layer.hidden * columns) as u64;
         let flops = scored + layer.projection_flops(tokens);
@@ -374,10 +388,66 @@ impl World<'_> {
             return;
         }
         front.at.done = self.now;
+        let failed = outcome.is_err();
         front.outcome = Some(outcome);
-        let took = self.now - front.at.begun;
-        self.open -= 1;
+        let (took, behind_ns) = (self.now - front.at.begun, front.input.behind_ns);
         self.log.add(self.now, Entry::Over, step, 0, took);
+        self.note_late(step);
+        if failed {
+            return self.nothing_follows(step);
+        }
+        let is_up = |worker: &u32| !self.ends[*worker as usize].is_down;
+        let workers: Vec<u32> = match behind_ns {
+            0 => Vec::new(),
+            _ => (1..count(self.ends.len())).filter(is_up).collect(),
+        };
+        if workers.is_empty() {
+            return self.left(step);
+        }
+        self.steps[step as usize].behind = workers.iter().copied().collect();
+        for worker in workers {
+            let cost = Shared {
+                total_ns: behind_ns,
+                longest_ns: behind_ns,
+                pieces: 1,
+                more_ns: 0,
+            };
+            self.compute(worker, Work::Behind(step, worker), cost, false);
+        }
+    }
+
+    /// What a worker's part of what lies behind a step takes.
+    pub(super) fn behind_ns(&self, step: u32, worker: u32) -> u64 {
+        let ns = self.steps[step as usize].input.behind_ns;
+        slowed(ns, self.ends[worker as usize].slow)
+    }
+
+    /// A worker has computed what lies behind a step, or failed.
+    pub(super) fn behind_done(&mut self, step: u32, worker: u32) {
+        let behind = &mut self.steps[step as usize].behind;
+        if behind.remove(&worker) && behind.is_empty() {
+            self.left(step);
+        }
+    }
+
+    /// A step is over, and what lies behind it: the one that waited for it begins.
+    fn left(&mut self, step: u32) {
+        let front = &mut self.steps[step as usize];
+        front.left_ns = self.now;
+        self.open -= 1;
+        if let Some(next) = front.next {
+            let begins_ns = self.steps[next as usize].input.begins_ns.max(self.now);
+            self.queue.push(begins_ns, Event::Begins(next));
+        }
+    }
+
+    /// A step failed: what would follow it never begins.
+    fn nothing_follows(&mut self, step: u32) {
+        let mut at = Some(step);
+        while let Some(step) = at {
+            self.open -= 1;
+            at = self.steps[step as usize].next;
+        }
     }
 
     pub(super) fn step_lane(&mut self, step: u32, phase: Phase, begin_ns: u64) {

@@ -98,6 +98,8 @@ pub(super) enum Work {
     Combine(u32),
     /// The coordinator's last part of a step.
     Collect(u32),
+    /// What a worker computes behind a step: the step and the worker.
+    Behind(u32, u32),
 }
 
 /// What a message is.

@@ -45,8 +45,10 @@ impl World<'_> {
         self.sim.is_instant() && !self.ends[endpoint as usize].threads[0].is_awake
     }
 
-    /// Work for an endpoint's compute threads, or for its I/O thread if it is `inline`.
+    /// Work for an endpoint's compute threads, or for its I/O thread if it is `inline`. A device has
+    /// no I/O thread to do it on.
     pub(super) fn compute(&mut self, endpoint: u32, work: Work, cost: Shared, inline: bool) {
+        let inline = inline && self.sim.costs().on_cores;
         let threads = if inline { 1 } else { self.sim.config().threads };
         let (parts, piece_ns) = cost.cut(threads);
         let group = Group {
@@ -175,7 +177,7 @@ impl World<'_> {
             }
             Task::Plan(step) => {
                 let choices = self.steps[step as usize].input.route.choices();
-                costs.plan.ns(choices as u64)
+                costs.plan.ns(self.sim.at_each(choices as u64))
             }
             Task::SendShard(step) => self.pack_shard(step, at),
             Task::Pump(home) => self.pack_rows(home, at),
@@ -249,6 +251,10 @@ impl World<'_> {
             Work::FrontOwn(step) => self.front_own_done(step, began_ns),
             Work::Combine(home) => self.combined(home, began_ns),
             Work::Collect(step) => self.collected(step, began_ns),
+            Work::Behind(step, worker) => {
+                self.uses[worker as usize].behind_ns += self.behind_ns(step, worker);
+                self.behind_done(step, worker);
+            }
         }
     }
 }

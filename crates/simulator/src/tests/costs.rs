@@ -1,4 +1,7 @@
+use expertmesh_telemetry::Phase;
+
 use super::*;
+use crate::Simulator;
 
 /// The preset as a file, with `from` replaced by `to`.
 fn refused(from: &str, to: &str) -> (String, String) {
@@ -92,4 +95,30 @@ fn a_wrong_point_of_a_table_is_named() {
     let line = text.lines().position(|line| line.starts_with("points"));
     let line = line.expect("the line") + 1;
     assert!(reason.contains(&format!("line {line}: ")), "{reason}");
+}
+
+/// Whoever holds tokens gates and plans them, and all do so at once.
+#[test]
+fn homes_that_hold_their_tokens_gate_and_plan_their_share() {
+    let route = route(4, &[0, 1, 2, 3, 0, 1, 2, 3]);
+    for (resident, each) in [(false, 8), (true, 2)] {
+        let mut config = config(4, 4, ExchangeKind::AllToAll);
+        config.resident = resident;
+        let costs = Costs {
+            gate: GateCost {
+                token_ns: 1000.0,
+                ..GateCost::default()
+            },
+            plan: Line {
+                fixed_ns: 0.0,
+                unit_ns: 10.0,
+            },
+            ..free()
+        };
+        let mut sim = Simulator::new(&lab(4, 4), costs, config).unwrap();
+        let step = sim.step(&route, &admitted(&route)).unwrap();
+        let phases = &step.record.phases_ns;
+        assert_eq!(phases[Phase::Gate.index()], each * 1000);
+        assert_eq!(phases[Phase::Plan.index()], each * 10);
+    }
 }

@@ -133,11 +133,7 @@ fn a_fault_comes_when_the_clock_says_and_once() {
     }];
     let mut sim = Simulator::new(&lab(3, 4), free(), config).unwrap();
     let mut lost = |begins_ns| {
-        let run = sim.run(&[StepInput {
-            route: &route,
-            admission: &admitted(&route),
-            begins_ns,
-        }]);
+        let run = sim.run(&[StepInput::at(begins_ns, &route, &admitted(&route))]);
         let fates = run.unwrap().steps.remove(0).fates;
         let lost = fates.iter().filter(|fate| **fate == Fate::Lost).count();
         (lost, sim.standing().happened(0))
@@ -163,11 +159,7 @@ fn a_failure_that_nobody_saw_is_one_all_the_same() {
         let mut sim = Simulator::new(&lab(3, 4), free(), config).unwrap();
         let mut lost = |of: &[u32], begins_ns| {
             let route = route(3, of);
-            let run = sim.run(&[StepInput {
-                route: &route,
-                admission: &admitted(&route),
-                begins_ns,
-            }]);
+            let run = sim.run(&[StepInput::at(begins_ns, &route, &admitted(&route))]);
             let fates = run.unwrap().steps.remove(0).fates;
             fates.iter().filter(|fate| **fate == Fate::Lost).count()
         };

@@ -27,11 +27,7 @@ fn four_senders_share_the_receivers_port() {
     let back = step.ledger.cell(5, 1).bytes;
     assert!(record.phases_ns[Phase::Return.index()] >= 1000 + back);
     let run = sim
-        .run(&[crate::StepInput {
-            route: &route,
-            admission: &admitted(&route),
-            begins_ns: 0,
-        }])
+        .run(&[crate::StepInput::at(0, &route, &admitted(&route))])
         .unwrap();
     let queued: u64 = run.ports.iter().map(|port| port.queued_ns).sum();
     assert!(queued >= (1 + 2 + 3) * bytes, "three wait for those before");
@@ -107,11 +103,7 @@ fn a_slow_link_holds_up_nobody_elses_port() {
     );
     let arrivals = |config| {
         let mut sim = Simulator::new(&lab(3, 4), free(), config).unwrap();
-        let run = sim.run(&[crate::StepInput {
-            route: &route,
-            admission: &admitted(&route),
-            begins_ns: 0,
-        }]);
+        let run = sim.run(&[crate::StepInput::at(0, &route, &admitted(&route))]);
         run.unwrap().ports
     };
     let plain = arrivals(with.clone());

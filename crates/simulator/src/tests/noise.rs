@@ -47,11 +47,7 @@ fn messages_of_a_stream_keep_their_order() {
     (config.chunk_bytes, config.credits, config.lanes) = (8192, 64, true);
     let route = route(1, &[0; 40]);
     let mut sim = Simulator::new(&noisy(1, 500), free(), config).unwrap();
-    let run = sim.run(&[StepInput {
-        route: &route,
-        admission: &admitted(&route),
-        begins_ns: 7_000_000_000,
-    }]);
+    let run = sim.run(&[StepInput::at(7_000_000_000, &route, &admitted(&route))]);
     let lanes = run.unwrap().steps.remove(0).lanes;
     for phase in [Phase::Send, Phase::Return] {
         let mut sent: Vec<_> = lanes.iter().filter(|lane| lane.phase == phase).collect();

@@ -43,11 +43,7 @@ fn two(exchange: ExchangeKind, seed: u64) -> SimRun {
     let mut sim = Simulator::new(&topology, Costs::loopback(), setup(exchange)).unwrap();
     let (one, other) = (spread(100, 12), spread(77, 12));
     let admissions = [admitted(&one), admitted(&other)];
-    let input = |route, admission, begins_ns| StepInput {
-        route,
-        admission,
-        begins_ns,
-    };
+    let input = |route, admission, begins_ns| StepInput::at(begins_ns, route, admission);
     sim.run(&[
         input(&one, &admissions[0], 0),
         input(&other, &admissions[1], 50_000),
@@ -101,11 +97,7 @@ fn steps_overlap() {
         let route = spread(100, 12);
         let admission = admitted(&route);
         let alone = sim.step(&route, &admission).unwrap().record.step_ns;
-        let input = StepInput {
-            route: &route,
-            admission: &admission,
-            begins_ns: 0,
-        };
+        let input = StepInput::at(0, &route, &admission);
         let both = sim.run(&[input, input]).unwrap();
         let last = both
             .steps

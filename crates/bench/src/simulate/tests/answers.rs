@@ -27,9 +27,10 @@ fn rows_of(chosen: &[u32], padding: Option<Vec<bool>>) -> SimLoad {
 fn answers_on(topology: &Topology, placement: Placement, load: SimLoad, steps: u64) -> Answers {
     let mut config = config(SHAPE, ExchangeKind::AllToAll);
     config.placement = placement.clone();
-    let layer = layer_on(topology, config, |_| ());
-    let fabric = layer.simulator.fabric().clone();
-    let simulated = run(&mut simulation(vec![layer], load), steps);
+    let mut simulation = simulation(one(config.clone()), load);
+    simulation.simulator = simulator_on(topology, &config, |_| ());
+    let fabric = simulation.simulator.fabric().clone();
+    let simulated = run(&mut simulation, steps);
     let port = |port: usize| fabric.port_name(PortId(port as u32));
     Answers::of(&simulated, &placement, port)
 }

@@ -63,8 +63,9 @@ fn a_step_that_would_fail_fails() {
             how: Failure::Dies,
         });
     };
-    let layer = layer_on(&lab(), config(SHAPE, ExchangeKind::Star), lost);
-    let error = refusal(&mut simulation(vec![layer], drawn("balanced", 1)), 1);
+    let mut simulation = simulation(stack(ExchangeKind::Star, 1, 0), drawn("balanced", 1));
+    simulation.simulator = simulator_on(&lab(), &config(SHAPE, ExchangeKind::Star), lost);
+    let error = refusal(&mut simulation, 1);
     assert!(
         matches!(error, SimulateError::Simulate(SimError::Step(_))),
         "{error}"
@@ -73,38 +74,27 @@ fn a_step_that_would_fail_fails() {
 }
 
 #[test]
-fn layers_that_no_report_can_add_up_are_refused() {
+fn layers_that_the_simulator_does_not_simulate_are_refused() {
     let wide = WorkloadShape {
         experts: 16,
         ..SHAPE
     };
-    let layers = [SHAPE, wide].map(|shape| layer_of(config(shape, ExchangeKind::Star)));
-    let error = refusal(&mut simulation(layers.into(), normal()), 1);
-    assert!(matches!(error, SimulateError::Telemetry(_)), "{error}");
-    assert!(error.to_string().contains("per_expert"), "{error}");
-}
-
-#[test]
-fn layers_of_other_machines_are_refused() {
     let mut few = config(SHAPE, ExchangeKind::Star);
     few.workers.truncate(2);
     few.placement = expertmesh_placement::Placement::contiguous(SHAPE.experts, 2).unwrap();
-    let four = || layer_of(config(SHAPE, ExchangeKind::Star));
-    let two = layer_of(few);
-    for (layers, words) in [
-        (vec![two, four()], ["layer 1", "4 workers", "expected 2"]),
-        (
-            vec![four(), four(), {
-                let other = Topology::read("100gbe").unwrap();
-                layer_on(&other, config(SHAPE, ExchangeKind::Star), |_| ())
-            }],
-            ["layer 2", "100gbe", "expected"],
-        ),
-    ] {
-        let error = refusal(&mut simulation(layers, drawn("balanced", 1)), 1);
-        assert!(matches!(error, SimulateError::Machines { .. }), "{error}");
+    let cases = [
+        (config(wide, ExchangeKind::Star), "16 experts on 4 workers"),
+        (few, "8 experts on 2 workers"),
+        (config(SHAPE, ExchangeKind::AllToAll), "in all-to-all"),
+    ];
+    for (other, words) in cases {
+        let mut simulation = simulation(stack(ExchangeKind::Star, 2, 0), normal());
+        simulation.layers[1] = Rehearsal::new(other).unwrap();
+        let error = refusal(&mut simulation, 1);
+        assert!(matches!(error, SimulateError::Layer { .. }), "{error}");
         let text = error.to_string();
-        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        assert!(text.contains("layer 1") && text.contains(words), "{text}");
+        assert!(text.contains("expected 8 experts on 4 workers in star"));
     }
 }
 
@@ -112,10 +102,7 @@ fn layers_of_other_machines_are_refused() {
 fn a_format_without_a_name_is_refused() {
     let mut config = config(SHAPE, ExchangeKind::Star);
     config.model.dtype = 77;
-    let error = refusal(
-        &mut simulation(vec![layer_of(config)], drawn("balanced", 1)),
-        1,
-    );
+    let error = refusal(&mut simulation(one(config), drawn("balanced", 1)), 1);
     assert!(matches!(error, SimulateError::Identity(_)), "{error}");
     let text = error.to_string();
     assert!(text.contains("dtype") && text.contains("77"), "{text}");

@@ -58,7 +58,7 @@ fn drawn_scores_choose_the_experts_that_rows_choose() {
             top_k,
             ..SHAPE
         };
-        let rehearsal = layer_of(config(shape, ExchangeKind::AllToAll)).rehearsal;
+        let rehearsal = Rehearsal::new(config(shape, ExchangeKind::AllToAll)).unwrap();
         for pattern in PATTERNS {
             let [rows, scores] = both(pattern, shape, 5);
             let (mut spread, mut live) = (0.0, 0);
@@ -102,7 +102,7 @@ fn ledgers_of_rows_and_of_their_scores_are_equal() {
 
 #[test]
 fn normal_rows_have_no_drawn_choices_to_share() {
-    let rehearsal = layer_of(config(SHAPE, ExchangeKind::Star)).rehearsal;
+    let rehearsal = Rehearsal::new(config(SHAPE, ExchangeKind::Star)).unwrap();
     let loads = both_normal();
     let [rows, scores] = loads.map(|load| load.decide_by(&rehearsal, 0).unwrap());
     assert_ne!(choices(&rows, true), choices(&scores, true));

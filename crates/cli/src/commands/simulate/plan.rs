@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use expertmesh_bench::simulate::{SimLayer, SimulateError, Simulation, Stage};
+use expertmesh_bench::simulate::{SimulateError, Simulation, Stage};
 use expertmesh_bench::workload::Pattern;
 use expertmesh_coordinator::{CoordinatorConfig, Rehearsal};
 use expertmesh_exchange::ExchangeKind;
@@ -98,18 +98,8 @@ pub(super) fn plan_on(
         machines.trust = Some(trust.with(outside));
     }
     let (resident, between_ns) = (simulated.resident, cluster.between_ns(args, tokens));
-    let stack = (0..layers).map(|_| {
-        let simulator = Simulator::new(
-            &machines.topology,
-            machines.costs.clone(),
-            simulated.clone(),
-        );
-        Ok(SimLayer {
-            rehearsal: Rehearsal::new(coordinator.clone())?,
-            simulator: simulator.map_err(failed)?,
-            between_ns,
-        })
-    });
+    let stack = (0..layers).map(|_| Ok(Rehearsal::new(coordinator.clone())?));
+    let simulator = Simulator::new(&machines.topology, machines.costs.clone(), simulated);
     let overlap = args.overlap.map_or(1, usize::from);
     let Driven {
         load,
@@ -119,6 +109,8 @@ pub(super) fn plan_on(
     } = driven;
     let simulation = Simulation {
         layers: stack.collect::<Result<_, Failure>>()?,
+        simulator: simulator.map_err(failed)?,
+        between_ns,
         load,
         overlap,
         lane_steps,
@@ -167,7 +159,7 @@ pub(super) fn refused(error: SimulateError) -> Failure {
     match error {
         SimulateError::Simulate(error) => failed(error),
         SimulateError::Decide(error) => error.into(),
-        SimulateError::Nothing { .. } | SimulateError::Machines { .. } => Failure::input(error),
+        SimulateError::Nothing { .. } | SimulateError::Layer { .. } => Failure::input(error),
         SimulateError::Telemetry(_) | SimulateError::Identity(_) => Failure::run(error),
     }
 }

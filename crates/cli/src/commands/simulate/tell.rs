@@ -21,7 +21,7 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
     let Some(first) = planned.simulation.layers.first() else {
         return page;
     };
-    let fabric = first.simulator.fabric();
+    let fabric = planned.simulation.simulator.fabric();
     let hosts = fabric
         .workers_by_host()
         .iter()
@@ -77,8 +77,9 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
             "at their homes from the beginning: no shard is sent, no output returns",
         );
     }
-    if planned.layers > 1 || first.between_ns > 0 {
-        let between = match first.between_ns {
+    let between_ns = planned.simulation.between_ns;
+    if planned.layers > 1 || between_ns > 0 {
+        let between = match between_ns {
             0 => String::new(),
             ns => format!(
                 ", behind each {} of attention and layers without experts",
@@ -87,7 +88,7 @@ pub(super) fn page(planned: &Planned, simulated: &Simulated, elapsed: f64) -> St
         };
         line("layers", &format!("{}{between}", planned.layers));
     }
-    let placement = &first.rehearsal.config().placement;
+    let placement = &first.config().placement;
     let name = |port: usize| fabric.port_name(PortId(port as u32));
     let answers = Answers::of(simulated, placement, name);
     for (at, sentence) in answers.sentences().iter().enumerate() {

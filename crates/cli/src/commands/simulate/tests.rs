@@ -69,7 +69,7 @@ fn a_profile_is_simulated_with_the_cores_of_its_machine() {
             "--topology {topology} --workers 3 --tokens 64 --hidden 256 --ffn 512 --steps 2"
         );
         let seven = on_profile(&words, 7);
-        let simulator = &seven.simulation.layers[0].simulator;
+        let simulator = &seven.simulation.simulator;
         assert_eq!(simulator.config().one_machine, Some(7), "{topology}");
         assert_eq!(simulator.config().threads, 2, "7 cores for 3 workers");
         let place = ", all processes on the 7 cores of one machine";
@@ -78,7 +78,7 @@ fn a_profile_is_simulated_with_the_cores_of_its_machine() {
         assert!(one > 1.2 * seven, "{topology}: {one} and {seven} µs");
     }
     let told = on_profile("--workers 3 --threads 5 --tokens 4", 7);
-    assert_eq!(told.simulation.layers[0].simulator.config().threads, 5);
+    assert_eq!(told.simulation.simulator.config().threads, 5);
 }
 
 #[test]

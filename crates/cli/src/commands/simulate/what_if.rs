@@ -136,10 +136,7 @@ fn again(planned: &Planned, args: &SimulateArgs, machines: Machines) -> Result<f
     let mut other = plan_on(&args, 0, machines)?;
     let overlap = other.simulation.overlap as u64;
     other.steps = planned.steps.min(FEW_STEPS.max(overlap));
-    let between = planned.simulation.layers.iter().map(|one| one.between_ns);
-    for (layer, between_ns) in other.simulation.layers.iter_mut().zip(between) {
-        layer.between_ns = between_ns;
-    }
+    other.simulation.between_ns = planned.simulation.between_ns;
     let (simulated, _) = simulate(&mut other)?;
     Ok(simulated.run.latency_us.step.mean)
 }

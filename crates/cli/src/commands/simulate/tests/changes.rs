@@ -92,7 +92,7 @@ fn faster_experts_leave_attention_as_it_is() {
     let words = "--model olmoe --workers 16 --layers 2 --steps 2 --context 20000";
     let topology = Topology::preset("h800").unwrap();
     let (planned, simulated) = on(words, &topology, Costs::preset("h800").unwrap());
-    let placement = &planned.simulation.layers[0].rehearsal.config().placement;
+    let placement = &planned.simulation.layers[0].config().placement;
     let path = Answers::of(&simulated, placement, |_| String::new()).path;
     let (first, share) = path[0];
     assert_eq!(first, "between layers", "{path:?}");
@@ -141,8 +141,8 @@ fn everybody_waits_for_the_slowest_host_wherever_it_stands() {
         plan_on(&flags(words), 0, machines).unwrap()
     };
     let of = |planned: &Planned| {
-        let layer = &planned.simulation.layers[0];
-        (layer.between_ns, layer.simulator.config().threads)
+        let simulation = &planned.simulation;
+        (simulation.between_ns, simulation.simulator.config().threads)
     };
     let first = of(&planned(0, words));
     assert_eq!(first.1, 2);
@@ -165,7 +165,7 @@ fn choices_are_those_that_workers_computed() {
     let (planned, simulated) = on(&words, &topology, Costs::loopback());
     // Both hold every expert, and the first of its replicas computes one.
     assert_eq!(simulated.choices, [3 * 64 * 2, 0]);
-    let placement = &planned.simulation.layers[0].rehearsal.config().placement;
+    let placement = &planned.simulation.layers[0].config().placement;
     let slowest = Answers::of(&simulated, placement, |_| String::new()).slowest;
     let slowest = slowest.unwrap();
     assert_eq!((slowest.name.as_str(), slowest.choices), ("worker-0", 2.0));
