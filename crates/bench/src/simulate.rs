@@ -187,8 +187,8 @@ impl Simulation {
     /// dimensions, for the report's identity.
     ///
     /// # Errors
-    /// [`SimulateError`]: nothing to do, layers on different machines, a step that a real cluster
-    /// would refuse, or one that fails.
+    /// [`SimulateError`]: nothing to do, a layer that the simulator does not simulate, a step that a
+    /// real cluster would refuse, or one that fails.
     pub fn run(
         &mut self,
         steps: u64,
@@ -240,8 +240,7 @@ impl Simulation {
         let window = self.window(batches.len());
         for first in (0..depth).step_by(window) {
             let layers = first..depth.min(first + window);
-            let (steps, end) = (steps.clone(), end);
-            self.layers(layers, steps, end, &mut batches, sums)?;
+            self.layers(layers, steps.clone(), end, &mut batches, sums)?;
         }
         for batch in &batches {
             sums.choices(&batch.record.choices_per_worker);
@@ -303,14 +302,13 @@ impl Simulation {
     }
 
     /// Faults that were to come after the last step.
-    fn faults_to_come(&mut self) -> Vec<Fault> {
-        let faults = self.simulator.config().faults.clone();
+    fn faults_to_come(&self) -> Vec<Fault> {
         let standing = self.simulator.standing();
-        let to_come = |(at, fault): &(usize, Fault)| {
+        let to_come = |(at, fault): &(usize, &Fault)| {
             matches!(fault, Fault::Lost { .. }) && !standing.happened(*at)
         };
-        let faults = faults.into_iter().enumerate().filter(to_come);
-        faults.map(|(_, fault)| fault).collect()
+        let faults = self.simulator.config().faults.iter().enumerate();
+        faults.filter(to_come).map(|(_, fault)| *fault).collect()
     }
 }
 

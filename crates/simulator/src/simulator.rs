@@ -128,9 +128,9 @@ impl Simulator {
         &self.names
     }
 
-    /// What runs so far have left, for the next one here or in the simulator of another layer.
-    pub fn standing(&mut self) -> &mut Standing {
-        &mut self.standing
+    /// What runs so far have left to the next one.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Of what a batch has, as much as one place gates and plans: all of it at the coordinator, or the

@@ -9,9 +9,6 @@ use crate::config::Failure;
 use crate::run::Scratch;
 
 /// What earlier runs left: who is lost, which faults came true, how far each noisy link is.
-///
-/// Layers of a stack have simulators of their own and are one cluster: whoever simulates them hands
-/// this from each to the next.
 #[derive(Debug, Default)]
 pub struct Standing {
     /// What the coordinator knows of its workers, by endpoint id; shorter where nobody was lost.
