@@ -118,8 +118,8 @@ pub enum SimulateError {
     },
 }
 
-/// Choices that are simulated in one run at most, unless one layer has more: beyond, memory is what
-/// would be short.
+/// Choices, and links between endpoints, that are simulated in one run at most, unless one layer has
+/// more: beyond, memory is what would be short.
 const MOST_CHOICES: usize = 1 << 22;
 
 // === impl SimLoad ===
@@ -258,7 +258,9 @@ impl Simulation {
         }
         let shape = self.load.shape();
         let choices = batches * shape.tokens * shape.top_k;
-        (MOST_CHOICES / choices.max(1)).max(1)
+        // A step counts what goes from each endpoint to each.
+        let links = batches * self.simulator.fabric().endpoints().pow(2);
+        (MOST_CHOICES / choices.max(links).max(1)).max(1)
     }
 
     /// Some layers of the batches, in one run.
@@ -323,6 +325,14 @@ fn fits(layer: usize, rehearsal: &Rehearsal, simulator: &Simulator) -> Result<()
     let words = |experts: usize, workers: usize, exchange: ExchangeKind| {
         format!("{experts} experts on {workers} workers in {exchange}")
     };
+    let sizes = (experts, one.placement.workers(), one.exchange);
+    if sizes == (of, other.placement.workers(), other.exchange) {
+        return Err(SimulateError::Layer {
+            layer,
+            held: "a placement of its own".to_owned(),
+            expected: "the same one".to_owned(),
+        });
+    }
     Err(SimulateError::Layer {
         layer,
         held: words(experts, one.placement.workers(), one.exchange),

@@ -228,19 +228,26 @@ fn two_batches_under_way_are_done_sooner_than_one_after_the_other_and_send_the_s
 fn no_device_is_busier_than_time() {
     const BETWEEN_NS: u64 = 2_000_000;
     for exchange in KINDS {
-        let of = |overlap| {
-            let mut simulation = simulation(stack(exchange, 5, BETWEEN_NS), drawn("balanced", 1));
-            simulation.overlap = overlap;
-            run(&mut simulation, 4)
-        };
-        let (apart, together) = (of(1), of(2));
-        assert!(took_s(&together) < took_s(&apart), "{exchange}");
-        assert!(together.between_ns > apart.between_ns, "they wait");
-        assert_eq!(apart.between_ns, 4 * 5 * BETWEEN_NS);
-        for simulated in [apart, together] {
-            for worker in &simulated.endpoints[1..] {
-                assert!(worker.compute_ns >= 4 * 5 * BETWEEN_NS, "{exchange}");
-                assert!(worker.compute_ns <= simulated.elapsed_ns, "{exchange}");
+        for threads in [1, 2] {
+            let stack = || stack(exchange, 5, BETWEEN_NS);
+            let of = |overlap| {
+                let mut simulation = simulation(stack(), drawn("balanced", 1));
+                let on_threads = |sim: &mut SimConfig| sim.threads = threads;
+                simulation.simulator = simulator_on(&lab(), &stack().config, on_threads);
+                simulation.overlap = overlap;
+                run(&mut simulation, 4)
+            };
+            let (apart, together) = (of(1), of(2));
+            assert!(took_s(&together) < took_s(&apart), "{exchange}");
+            assert!(together.between_ns > apart.between_ns, "they wait");
+            let behind_ns = 4 * 5 * BETWEEN_NS;
+            assert_eq!(apart.between_ns, behind_ns);
+            for simulated in [apart, together] {
+                assert!(simulated.elapsed_ns > behind_ns, "{exchange}, {threads}");
+                for worker in &simulated.endpoints[1..] {
+                    assert_eq!(worker.behind_ns, threads as u64 * behind_ns);
+                    assert!(worker.compute_ns > worker.behind_ns, "{exchange}");
+                }
             }
         }
     }

@@ -318,10 +318,6 @@ impl World<'_> {
         let Some(conductor) = &mut front.conductor else {
             return;
         };
-        // It was late, but it lives.
-        if let Some(LossCause::Deadline { .. }) = self.down[endpoint as usize] {
-            self.down[endpoint as usize] = None;
-        }
         match error {
             Some(error) => conductor.on_shard_failed(endpoint, error),
             None => {
@@ -406,20 +402,22 @@ impl World<'_> {
         }
         self.steps[step as usize].behind = workers.iter().copied().collect();
         for worker in workers {
+            // All threads do it together, and none has time for anything else.
             let cost = Shared {
                 total_ns: behind_ns,
                 longest_ns: behind_ns,
-                pieces: 1,
+                pieces: self.sim.config().threads as u64,
                 more_ns: 0,
             };
             self.compute(worker, Work::Behind(step, worker), cost, false);
         }
     }
 
-    /// What a worker's part of what lies behind a step takes.
+    /// What a worker's threads together spend on what lies behind a step.
     pub(super) fn behind_ns(&self, step: u32, worker: u32) -> u64 {
         let ns = self.steps[step as usize].input.behind_ns;
-        slowed(ns, self.ends[worker as usize].slow)
+        let each = slowed(ns, self.ends[worker as usize].slow);
+        each * self.sim.config().threads as u64
     }
 
     /// A worker has computed what lies behind a step, or failed.

@@ -4,7 +4,7 @@ use expertmesh_exchange::{
     COORDINATOR, ClockMap, Home, HomeAction, HomeMoments, LossCause, StepError, Timeline,
     home_deadline_ns,
 };
-use expertmesh_experts::pieces::{ADDS_PER_NS, COMBINE_ROWS, INLINE_NS};
+use expertmesh_experts::pieces::{ADDS_PER_NS, COMBINE_ROWS, GATE_FLOPS_PER_NS, INLINE_NS};
 use expertmesh_telemetry::{Lane, Phase};
 use expertmesh_wire::{RemoteError, encoded_len};
 
@@ -398,7 +398,8 @@ impl World<'_> {
             pieces: tokens.div_ceil(COMBINE_ROWS as u64),
             more_ns: 0,
         };
-        let inline = (choices + 1) * config.layer.row_width() as u64 / ADDS_PER_NS <= INLINE_NS;
+        let inline = (choices + 1) * config.layer.row_width() as u64 / ADDS_PER_NS <= INLINE_NS
+            && projected / GATE_FLOPS_PER_NS <= INLINE_NS;
         self.compute(endpoint, Work::Combine(home), cost, inline);
     }
 

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use expertmesh_exchange::{COORDINATOR, Cohort, ExchangeKind, HostAction, HostRows, estimate_ns};
+use expertmesh_exchange::{
+    COORDINATOR, Cohort, ExchangeKind, HostAction, HostRows, LossCause, estimate_ns,
+};
 use expertmesh_experts::pieces::INLINE_NS;
 use expertmesh_kernels::prefetch_to_write;
 use expertmesh_telemetry::{Lane, Phase};
@@ -29,7 +31,18 @@ impl World<'_> {
 
     /// A message is in.
     pub(super) fn read(&mut self, message: u32) {
-        let Message { kind, home, .. } = self.messages[message as usize];
+        let Message {
+            kind,
+            home,
+            from,
+            to,
+            ..
+        } = self.messages[message as usize];
+        let known = &mut self.down[from as usize];
+        if to == COORDINATOR && matches!(known, Some(LossCause::Deadline { .. })) {
+            // It was late, but it lives.
+            *known = None;
+        }
         match kind {
             Kind::Shard => self.on_shard(message),
             Kind::Rows => self.on_rows(message),

@@ -98,6 +98,25 @@ fn nobody_waits_for_what_a_lost_worker_would_have_computed() {
     assert_eq!(without.steps[1].left_ns, whole.steps[1].left_ns);
 }
 
+/// Its results of the first layer come too late for that, and before the second begins.
+#[test]
+fn who_was_late_is_back_in_the_next_layer() {
+    for exchange in ExchangeKind::ALL {
+        let mut config = config(1, 1, exchange);
+        config.on_loss = expertmesh_exchange::OnLoss::Drop;
+        config.deadline_ns = EXPERT / 2;
+        let route = route(1, &[0]);
+        let admission = admitted(&route);
+        let run = run(config, &stack(1, 2, &route, &admission));
+        let [first, second] = &run.steps[..] else {
+            panic!("two layers");
+        };
+        assert_eq!(first.lost.len(), 1, "{exchange}");
+        assert!(first.ledger.total().messages > 0, "{exchange}");
+        assert_eq!(second.ledger, first.ledger, "{exchange}");
+    }
+}
+
 #[test]
 fn a_failed_step_is_followed_by_nothing() {
     let mut config = alone();

@@ -7,7 +7,7 @@ use crate::commands::simulate::SimulateArgs;
 use crate::commands::simulate::load::{StageFlag, is_from_file};
 use crate::error::Failure;
 
-/// Layers of a simulation: each has a cluster of its own in memory.
+/// Layers of a simulation: each has a coordinator of its own in memory, which gates and admits.
 const MOST_LAYERS: u32 = 4096;
 
 /// Flags that cannot stand beside each other.
