@@ -219,12 +219,7 @@ impl Simulation {
             self.group(group, steps, &mut sums)?;
             on_step();
         }
-        let faults = self.faults_to_come();
-        let simulated = sums.finish(identity, self.source, steps);
-        Ok(Simulated {
-            faults_to_come: faults,
-            ..simulated
-        })
+        Ok(sums.finish(identity, self.source, steps, self.faults_to_come()))
     }
 
     /// Batches that begin together, through all layers: as many of these in one run as memory allows,

@@ -1,7 +1,7 @@
 //! What steps of a simulation add up to.
 
 use expertmesh_coordinator::{Decided, Rehearsal};
-use expertmesh_simulator::{EndpointUse, PortUse, SimRun, SimStep, Simulator};
+use expertmesh_simulator::{EndpointUse, Fault, PortUse, SimRun, SimStep, Simulator};
 use expertmesh_telemetry::{
     ExpertOverflow, Identity, Lane, Load, RunRecorder, Source, StepRecord, Trace,
 };
@@ -155,7 +155,13 @@ impl Sums {
         self.trace.lanes.extend(lanes);
     }
 
-    pub(super) fn finish(self, identity: Identity, source: Source, steps: u64) -> Simulated {
+    pub(super) fn finish(
+        self,
+        identity: Identity,
+        source: Source,
+        steps: u64,
+        faults_to_come: Vec<Fault>,
+    ) -> Simulated {
         let load = Load::closed(steps, 0, self.clock_ns as f64 / 1e9);
         let mut run = self.recorder.finish(identity, load, source, None);
         run.overflow.policy = self.policy;
@@ -173,7 +179,7 @@ impl Sums {
             events: self.events,
             log_digest: hex(&self.digest.finalize()),
             log: self.log,
-            faults_to_come: Vec::new(),
+            faults_to_come,
         }
     }
 }
