@@ -24,7 +24,7 @@ mod ready;
 mod tail;
 
 pub(crate) use local::{LocalCluster, WorkerOptions, start_cluster, start_workers, while_all_live};
-pub(crate) use network::{Emulated, Network, machines, namespaces_missing};
+pub(crate) use network::{Emulated, Network, machines};
 pub(crate) use orphan::die_with_parent;
 pub(crate) use process::ProcessGroup;
 pub(crate) use ready::{Ready, Role};

@@ -12,7 +12,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{SMALL, fails, report, stdout, text};
+use common::{SMALL, expertmesh, fails, report, stdout, text};
 use expertmesh_telemetry::{Network, Report, Source};
 
 /// Hosts with slow links between them.
@@ -95,6 +95,48 @@ fn a_launch_over_emulated_links_is_slower_and_sends_the_same_bytes() {
     }
 }
 
+/// Where the machine gives no namespaces, which is said in one sentence, nothing is launched.
+#[test]
+fn processes_with_networks_of_their_own_send_the_same_bytes_over_slow_links() {
+    let (_folder, path) = file(SLOW);
+    let links = ["--links", "namespaces", "--topology", text(&path)];
+    let mut first = expertmesh();
+    first
+        .args(["launch", "--probe-tolerance", "1000"])
+        .args(links);
+    let output = first.args(SMALL).output().unwrap();
+    if output.status.code() == Some(2) {
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = "error: --links namespaces is not available here: ";
+        assert!(said.starts_with(expected), "{said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        return;
+    }
+    let refused = "--stay keeps the coordinator up for others";
+    let stay = ["--workers", "2", "--steps", "0", "--stay"];
+    fails(2, &[&["launch"], &links[..], &stay].concat(), &[refused]);
+    for exchange in ["star", "all-to-all"] {
+        let more = ["--exchange", exchange];
+        let tolerance = ["--probe-tolerance", "1000"];
+        let (page, switched) = launched(&[&links[..], &tolerance, &more].concat());
+        let (_, real) = launched(&more);
+        let place = "lab, 3 hosts, network namespaces";
+        assert!(page.starts_with(&format!("links: {place}\n")), "{page}");
+        assert_eq!(switched.environment.network, Network::Emulated);
+        assert_eq!(switched.environment.topology.as_deref(), Some(place));
+        let (slow, fast) = (&switched.runs[0], &real.runs[0]);
+        assert_eq!(slow.digest, fast.digest);
+        let ledgers = [slow, fast].map(|run| {
+            let sent = &run.communication;
+            (sent.matrix_bytes.clone(), sent.payload_bytes, sent.messages)
+        });
+        assert_eq!(ledgers[0], ledgers[1], "{exchange}");
+        // There and back.
+        let step = &slow.latency_us.step;
+        assert!(step.min >= 40_000.0, "{step:?}");
+    }
+}
+
 #[test]
 fn stretched_time_is_said_and_divided_out() {
     let (_folder, path) = file(
@@ -145,6 +187,7 @@ fn what_the_machine_cannot_carry_asks_for_dilation() {
 fn wrong_topologies_and_flags_are_one_sentence() {
     let (_folder, path) = file(&format!("{SLOW}colour = 1\n"));
     let (_other, short) = file(&SLOW.replace("\"any\"", "2"));
+    let (_third, costly) = file(&format!("{SLOW}per_message = \"1 us\"\n"));
     let cases: [(&[&str], &[&str]); 9] = [
         (
             &["launch", "--topology", "nope"],
@@ -168,8 +211,14 @@ fn wrong_topologies_and_flags_are_one_sentence() {
             &["--probe-tolerance holds 0"],
         ),
         (
-            &["launch", "--topology", "wan", "--links", "namespaces"],
-            &["--links namespaces is not available: this machine"],
+            &[
+                "launch",
+                "--topology",
+                text(&costly),
+                "--links",
+                "namespaces",
+            ],
+            &["lab.toml:8: `per_message` is a cost that packets do not see"],
         ),
         (
             &["topology", "lost.toml"],

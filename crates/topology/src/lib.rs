@@ -62,7 +62,7 @@ mod tests;
 pub use error::TopologyError;
 pub use fabric::Fabric;
 pub use model::{Device, Grows, Host, Link, LinkOverride, Origin, Spine, Tiers, Topology, Uplink};
-pub use noise::{jitter_ns, retransmission_ns};
+pub use noise::{is_lost, jitter_ns, retransmission_ns};
 pub use path::{Hop, Path, PortId, Tier};
 pub use port::{Passage, Port};
 pub use scaled::Scale;

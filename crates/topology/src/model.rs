@@ -164,12 +164,14 @@ impl Tiers {
     /// Whether a link has a cost of a peer, which whole exchanges have and messages do not.
     #[must_use]
     pub fn has_per_peer(&self) -> bool {
-        let links = [
-            Some(self.host),
-            Some(self.rack),
-            self.spine.map(|spine| spine.link),
-        ];
-        links.iter().flatten().any(|link| link.per_peer_ns > 0)
+        self.links().any(|link| link.per_peer_ns > 0)
+    }
+
+    fn links(&self) -> impl Iterator<Item = Link> {
+        let spine = self.spine.map(|spine| spine.link);
+        [Some(self.host), Some(self.rack), spine]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -191,6 +193,14 @@ impl Grows {
 // === impl Topology ===
 
 impl Topology {
+    /// Whether a link has a cost of a message besides its bytes.
+    #[must_use]
+    pub fn has_per_message(&self) -> bool {
+        let own = self.overrides.iter().filter_map(|one| one.per_message_ns);
+        let all = self.tiers.links().map(|link| link.per_message_ns);
+        all.chain(own).any(|cost| cost > 0)
+    }
+
     /// The same machines with time stretched by `factor`: latencies, jitter and overheads times it,
     /// rates divided by it. Devices stay: who computes is stretched elsewhere.
     #[must_use]

@@ -17,6 +17,7 @@ const MOST_ROUNDS: u32 = 15;
 /// Streams of numbers that must not repeat each other.
 const JITTER: u64 = 0x6a69_7474_6572;
 const LOSS: u64 = 0x6c6f_7373;
+const PACKET: u64 = 0x7061_636b_6574;
 
 /// Jitter of message `message_number` from `from` to `to`: uniform in `0..=jitter_ns`.
 #[must_use]
@@ -52,9 +53,7 @@ pub fn retransmission_ns(
         return 0;
     }
     let segments = bytes.div_ceil(SEGMENT).max(1);
-    // 53 bits: every value of (0, 1) on a grid of doubles.
-    #[allow(clippy::cast_precision_loss)]
-    let uniform = (draw(seed, from, to, message_number, LOSS) >> 11) as f64 / (1u64 << 53) as f64;
+    let uniform = uniform(draw(seed, from, to, message_number, LOSS));
     let timeout = RTO_MIN_NS.max(rtt_ns.saturating_mul(3));
     let mut still_lost = loss;
     let mut delay = 0u64;
@@ -72,6 +71,19 @@ pub fn retransmission_ns(
         still_lost *= loss;
     }
     delay
+}
+
+/// Whether packet `packet_number` from `from` to `to` is lost, for links that lose packets instead of
+/// delaying messages: with probability `loss`, each packet apart from all others.
+#[must_use]
+pub fn is_lost(seed: u64, from: u32, to: u32, packet_number: u64, loss: f64) -> bool {
+    uniform(draw(seed, from, to, packet_number, PACKET)) < loss
+}
+
+/// A number in [0, 1): 53 bits, every value on a grid of doubles.
+#[allow(clippy::cast_precision_loss)]
+fn uniform(drawn: u64) -> f64 {
+    (drawn >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// baseⁿ by squaring: multiplications only, so that every machine gets the same bits.

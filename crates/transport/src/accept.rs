@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tonic::body::Body;
 
 use crate::counters::{LinkCounters, WireCounters};
-use crate::emulation::{ProbeSink, Shaping, link_of_caller, write_hello};
+use crate::emulation::{Link, ProbeSink, Shaping, link_of_caller, write_hello};
 use crate::options::LinkOptions;
 use crate::protocol::{OURS, StreamHello, write_version};
 use crate::server::stopped;
@@ -67,7 +67,8 @@ impl Exchange {
         let emulation = self.options.emulation.as_ref();
         let link = link_of_caller(emulation, request.headers())?;
         let shaping = link.as_ref().map_or(Shaping::Full, |link| link.shaping());
-        let line = link.as_ref().map(|link| link.line()).transpose();
+        let link = link.filter(Link::is_shaped_here);
+        let line = link.as_ref().map(Link::line).transpose();
         let line =
             line.map_err(|error| RemoteError::new(ErrorCode::Internal, error.to_string()))?;
         if let Some(link) = link {

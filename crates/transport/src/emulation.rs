@@ -1,7 +1,9 @@
 //! Emulated links: streams between processes of one machine that take the time of a topology.
 //!
 //! Reading order: [`Emulation`], what a process knows of the emulated network; `link`, one pair of
-//! endpoints; `line`, what a receiver holds back; `timer`, waiting to the microsecond; `probe`.
+//! endpoints; `line`, what a receiver holds back; `timer`, waiting to the microsecond; `probe`. Where
+//! the processes sit in networks of their own, `switch` shapes the links instead, packet by packet
+//! (`packets`).
 //!
 //! The processes share a clock and the state of every port, so time on emulated links **replaces**
 //! time on the loopback: the sender takes its port when it is handed a message and sends the bytes at
@@ -11,7 +13,9 @@
 
 mod line;
 mod link;
+mod packets;
 mod probe;
+mod switch;
 mod timer;
 
 use std::fmt;
@@ -26,6 +30,7 @@ pub(crate) use crate::emulation::link::{
 };
 pub(crate) use crate::emulation::probe::ProbeSink;
 pub use crate::emulation::probe::{OneWay, ProbePlan, Probed, probe, probe_between};
+pub use crate::emulation::switch::{Switch, SwitchShaping};
 
 use crate::error::TransportError;
 use crate::watchdog::boot_id;
@@ -50,6 +55,8 @@ pub(crate) struct Net {
     /// Messages sent so far, by destination: their numbers seed jitter and loss.
     numbers: Vec<AtomicU64>,
     dilation: f64,
+    /// Whether a [`Switch`] shapes the links.
+    is_switched: bool,
 }
 
 /// The word that holds the network's number; ports follow.
@@ -100,6 +107,7 @@ impl Emulation {
                 words,
                 numbers,
                 dilation: 1.0,
+                is_switched: false,
             }),
         })
     }
@@ -107,15 +115,24 @@ impl Emulation {
     /// The same where the fabric's time is stretched by `dilation`, for those who stretch theirs.
     #[must_use]
     pub fn dilated(self, dilation: f64) -> Self {
-        let net = Net {
-            dilation,
-            fabric: self.net.fabric.clone(),
-            boot: self.net.boot.clone(),
-            words: Arc::clone(&self.net.words),
-            numbers: self.net.numbers.iter().map(|_| AtomicU64::new(0)).collect(),
-            me: self.net.me,
-        };
-        Self { net: Arc::new(net) }
+        Self {
+            net: Arc::new(Net {
+                dilation,
+                ..self.net.fresh()
+            }),
+        }
+    }
+
+    /// The same where a [`Switch`] shapes the links: streams then leave messages as they are, and
+    /// still make sure that both ends are in one network.
+    #[must_use]
+    pub fn switched(self) -> Self {
+        Self {
+            net: Arc::new(Net {
+                is_switched: true,
+                ..self.net.fresh()
+            }),
+        }
     }
 
     /// How many times longer everything takes than the topology's file says; 1 in real time.
@@ -184,6 +201,19 @@ impl Net {
         match path.tier {
             Tier::Host if is_own => Path::default(),
             _ => path,
+        }
+    }
+
+    /// The same before its first message.
+    fn fresh(&self) -> Self {
+        Self {
+            fabric: self.fabric.clone(),
+            me: self.me,
+            boot: self.boot.clone(),
+            words: Arc::clone(&self.words),
+            numbers: self.numbers.iter().map(|_| AtomicU64::new(0)).collect(),
+            dilation: self.dilation,
+            is_switched: self.is_switched,
         }
     }
 

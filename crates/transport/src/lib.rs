@@ -72,7 +72,9 @@ mod glue {
 pub use client::{CoordinatorClient, WorkerClient, check_ready};
 pub use control::{CoordinatorControl, WorkerControl};
 pub use counters::{LinkCounters, LinkTotals};
-pub use emulation::{Emulation, OneWay, PortWords, ProbePlan, Probed, probe, probe_between};
+pub use emulation::{
+    Emulation, OneWay, PortWords, ProbePlan, Probed, Switch, SwitchShaping, probe, probe_between,
+};
 pub use error::{CloseReason, Closed, TransportError};
 pub use expertmesh_wire::RemoteError;
 pub use open::{StreamHandle, open_stream};

@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use crate::accept::EXCHANGE_PATH;
 use crate::channel::{Redial, connect};
 use crate::counters::{LinkCounters, WireCounters};
-use crate::emulation::{Shaping, link_of_reply, write_hello};
+use crate::emulation::{Link, Shaping, link_of_reply, write_hello};
 use crate::error::{TransportError, chain};
 use crate::options::LinkOptions;
 use crate::protocol::StreamHello;
@@ -80,7 +80,8 @@ pub(crate) async fn open_shaped(
     let headers = reply.headers().clone();
     let body = accepted(addr, reply)?;
     let link = link_of_reply(options.emulation.as_ref(), addr, &headers, shaping)?;
-    let line = link.as_ref().map(|link| link.line()).transpose()?;
+    let link = link.filter(Link::is_shaped_here);
+    let line = link.as_ref().map(Link::line).transpose()?;
     if let Some(link) = link {
         outbox.emulate(link);
     }

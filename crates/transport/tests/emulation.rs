@@ -257,6 +257,7 @@ async fn probes_time_both_directions_and_those_between_others() {
         small_rounds: 2,
         large_bytes: 100_000,
         large_rounds: 1,
+        pause: std::time::Duration::ZERO,
         bare: false,
     };
     let asker = network.options(0);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use expertmesh_topology::Topology;
 
-use crate::cluster::{Network, namespaces_missing};
+use crate::cluster::Network;
 use crate::error::Failure;
 
 /// Largest share, in percent, by which links may be off in the probe before a run.
@@ -34,11 +34,12 @@ pub(crate) struct NetworkArgs {
 }
 
 /// Who makes links slow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Links {
-    /// The processes themselves; needs no rights.
+    /// The processes themselves, message by message; needs no rights.
+    #[default]
     Emulated,
-    /// The kernel, in network namespaces.
+    /// A switch between processes with networks of their own, packet by packet, under real TCP.
     Namespaces,
 }
 
@@ -66,11 +67,9 @@ impl NetworkArgs {
                 "--probe-tolerance holds {percent}, expected percent above 0 and at most 1000"
             )));
         }
-        if self.links == Some(Links::Namespaces) {
-            return Err(Failure::input(namespaces_missing()));
-        }
         let topology = Topology::read(name)?;
-        Network::new(topology, dilation, percent / 100.0, workers.get())
+        let links = self.links.unwrap_or_default();
+        Network::new(topology, dilation, percent / 100.0, workers.get(), links)
             .map(|network| Some(Arc::new(network)))
     }
 }

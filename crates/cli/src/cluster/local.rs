@@ -57,21 +57,24 @@ pub(crate) async fn start_workers(
     let specs = (0..options.count.get()).map(|index| {
         let name = format!("worker-{index}");
         let threads = options.threads.to_string();
+        let network = options.network.as_ref();
+        let own = network.and_then(|network| network.any_port(index + 1));
         let args = [
             "worker",
             "--listen",
-            ANY_PORT,
+            own.as_deref().unwrap_or(ANY_PORT),
             "--name",
             &name,
             "--threads",
             &threads,
         ];
         let mut args = args.map(OsString::from).to_vec();
-        if let Some(network) = &options.network {
+        if let Some(network) = network {
             args.extend(network.flags(index + 1));
         }
         ChildSpec {
             args: with_log_format(args, options.log_format),
+            place: network.and_then(|network| network.place(index + 1)),
             name,
         }
     });
@@ -107,6 +110,7 @@ pub(crate) async fn start_cluster(
     let spec = ChildSpec {
         name: COORDINATOR.to_owned(),
         args: with_log_format(args, options.log_format),
+        place: None,
     };
     let mut ready = group.start(vec![spec], options.patience).await?;
     let coordinator = ready

@@ -19,11 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use expertmesh_kernels::SharedWords;
 use expertmesh_telemetry::{self as telemetry, Environment, Run};
 use expertmesh_topology::{Fabric, Topology};
-use expertmesh_transport::{Emulation, LinkOptions, PortWords, monotonic_ns};
+use expertmesh_transport::{Emulation, LinkOptions, Switch, monotonic_ns};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-pub(crate) use crate::cluster::network::namespaces::namespaces_missing;
+use crate::cluster::network::namespaces::Namespaces;
+pub(crate) use crate::cluster::network::namespaces::Place;
 
+use crate::args::network::Links;
 use crate::error::Failure;
 use crate::output::print;
 
@@ -41,6 +43,8 @@ pub(crate) struct Network {
     options: LinkOptions,
     /// Whether the links of a cluster of this network were told.
     told: AtomicBool,
+    /// Where the endpoints are, if a switch between them shapes the links.
+    namespaces: Option<Namespaces>,
 }
 
 /// Where a child finds the network, and who it is in it: `PATH:ENDPOINT`.
@@ -52,8 +56,9 @@ pub(crate) struct Emulated {
 
 /// Name of the flag that holds an [`Emulated`].
 const FLAG: &str = "--emulated";
-/// Bytes behind the topology's text: its length, the number of workers, the dilation.
-const TRAILER: usize = 24;
+/// Bytes behind the topology's text: its length, the number of workers, the dilation, and whether a
+/// switch shapes the links.
+const TRAILER: usize = 32;
 
 // === impl Network ===
 
@@ -66,24 +71,41 @@ impl Network {
         dilation: f64,
         tolerance: f64,
         workers: usize,
+        links: Links,
     ) -> Result<Self, Failure> {
         let asked = Fabric::new(&topology, workers)?;
-        check_per_peer(&topology)?;
+        refuse_field(&topology, "per_peer", topology.tiers.has_per_peer(), links)?;
+        let is_switched = links == Links::Namespaces;
+        if is_switched {
+            let costs = topology.has_per_message();
+            refuse_field(&topology, "per_message", costs, links)?;
+        }
         let fabric = Fabric::new(&topology.dilated(dilation), workers)?;
         let refused = |error| Failure::run(format!("cannot share a network: {error}"));
         let needed = Emulation::words_for(&fabric);
         let made = memfd_create("expertmesh-network", MemfdFlags::CLOEXEC);
         let file = File::from(made.map_err(|error| refused(error.into()))?);
         let mut rest = topology.origin.text.clone().into_bytes();
-        let fields = [rest.len() as u64, workers as u64, dilation.to_bits()];
+        let fields = [
+            rest.len() as u64,
+            workers as u64,
+            dilation.to_bits(),
+            u64::from(is_switched),
+        ];
         rest.extend(fields.into_iter().flat_map(u64::to_le_bytes));
         let written = file.write_all_at(&rest, 8 * needed as u64);
         written.map_err(refused)?;
         let words = SharedWords::map(&file, needed).map_err(refused)?;
         // Tells this network from others of the machine; never 0, which no clock shows.
         words.as_ref()[0].store(monotonic_ns().max(1), Ordering::Release);
+        let emulation = Emulation::new(fabric, 0, Arc::new(words))?.dilated(dilation);
+        let namespaces = match is_switched {
+            true => Some(Namespaces::new(emulation.clone())?),
+            false => None,
+        };
         Ok(Self {
-            options: options(fabric, 0, Arc::new(words), dilation)?,
+            options: options(emulation, is_switched),
+            namespaces,
             file,
             asked,
             dilation,
@@ -99,6 +121,23 @@ impl Network {
             FLAG.into(),
             format!("/proc/{pid}/fd/{fd}:{endpoint}").into(),
         ]
+    }
+
+    /// Whether nobody outside of the cluster reaches its processes.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.namespaces.is_some()
+    }
+
+    /// Where the process of `endpoint` is to be started; `None` for where this one is.
+    pub(crate) fn place(&self, endpoint: usize) -> Option<Place> {
+        self.namespaces.as_ref()?.place(endpoint)
+    }
+
+    /// Address of `endpoint` at which the system chooses a free port.
+    pub(crate) fn any_port(&self, endpoint: usize) -> Option<String> {
+        self.namespaces.as_ref()?;
+        let endpoint = u32::try_from(endpoint).ok()?;
+        Some(format!("{}:0", Switch::address(endpoint)))
     }
 
     /// Links of this process, which is then the coordinator.
@@ -141,6 +180,9 @@ impl Network {
         if self.dilation > 1.0 {
             text.push_str(&format!(", dilation {}", self.dilation));
         }
+        if self.namespaces.is_some() {
+            text.push_str(", network namespaces");
+        }
         text
     }
 }
@@ -153,29 +195,40 @@ pub(crate) fn machines(fabric: &Fabric) -> String {
     format!("{}, {used} {hosts}", fabric.topology().name)
 }
 
-fn options(
-    fabric: Fabric,
-    endpoint: u32,
-    words: PortWords,
-    dilation: f64,
-) -> Result<LinkOptions, Failure> {
-    let emulation = Emulation::new(fabric, endpoint, words)?;
-    Ok(LinkOptions {
-        emulation: Some(emulation.dilated(dilation)),
+fn options(emulation: Emulation, is_switched: bool) -> LinkOptions {
+    let emulation = match is_switched {
+        true => emulation.switched(),
+        false => emulation,
+    };
+    LinkOptions {
+        emulation: Some(emulation),
         ..LinkOptions::default()
-    })
+    }
 }
 
-/// Refuses a cost of whole exchanges, with its line.
-fn check_per_peer(topology: &Topology) -> Result<(), Failure> {
-    if !topology.tiers.has_per_peer() {
+/// Refuses a cost that links of that kind do not see, with its line.
+fn refuse_field(
+    topology: &Topology,
+    field: &str,
+    is_there: bool,
+    links: Links,
+) -> Result<(), Failure> {
+    if !is_there {
         return Ok(());
     }
-    let names_it = |line: &str| line.split('#').next().unwrap_or(line).contains("per_peer");
+    let why = match links {
+        Links::Emulated => {
+            "is a cost of whole exchanges, which links of a real cluster do not see; expected \
+             `per_message`"
+        }
+        Links::Namespaces => {
+            "is a cost that packets do not see; leave it out, or leave out --links namespaces"
+        }
+    };
+    let names_it = |line: &str| line.split('#').next().unwrap_or(line).contains(field);
     let line = topology.origin.text.lines().position(names_it);
     Err(Failure::input(format!(
-        "{}:{}: `per_peer` is a cost of whole exchanges, which links of a real cluster do not see; \
-         expected `per_message`",
+        "{}:{}: `{field}` {why}",
         topology.origin.file,
         line.map_or(1, |line| line + 1)
     )))
@@ -208,6 +261,7 @@ impl Emulated {
         let count = |at: usize| usize::try_from(field(at)?).ok();
         let (length, workers) = count(0).zip(count(1)).ok_or_else(broken)?;
         let dilation = field(2).map(f64::from_bits).ok_or_else(broken)?;
+        let is_switched = field(3).ok_or_else(broken)? == 1;
         let start = rest.len().checked_sub(length).ok_or_else(broken)?;
         let text = std::str::from_utf8(&rest[start..]).map_err(|_| broken())?;
         let topology = Topology::parse(text, "topology")?;
@@ -218,7 +272,8 @@ impl Emulated {
             .open(&self.path)
             .map_err(refused)?;
         let words = SharedWords::map(&file, Emulation::words_for(&fabric)).map_err(refused)?;
-        options(fabric, self.endpoint, Arc::new(words), dilation)
+        let emulation = Emulation::new(fabric, self.endpoint, Arc::new(words))?;
+        Ok(options(emulation.dilated(dilation), is_switched))
     }
 }
 

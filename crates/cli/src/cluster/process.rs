@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
+use crate::cluster::network::Place;
 use crate::cluster::ready::Ready;
 use crate::cluster::tail::Tail;
 use crate::error::Failure;
@@ -27,6 +28,8 @@ pub(crate) struct ChildSpec {
     pub(crate) name: String,
     /// Command and flags, without `--die-with-parent`, which every child is given.
     pub(crate) args: Vec<OsString>,
+    /// Network that it is to be in; `None` for that of this process.
+    pub(crate) place: Option<Place>,
 }
 
 /// A child that ended.
@@ -130,10 +133,11 @@ impl ProcessGroup {
     }
 
     fn spawn(&mut self, spec: ChildSpec, stop: watch::Receiver<bool>) -> Result<Starting, Failure> {
-        let ChildSpec { name, args } = spec;
+        let ChildSpec { name, args, place } = spec;
         let refused = |error| Failure::run(format!("cannot start {name}: {error}"));
         let program = std::env::current_exe().map_err(refused)?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(args)
             .arg("--die-with-parent")
             .arg(std::process::id().to_string())
@@ -143,9 +147,12 @@ impl ProcessGroup {
             // Ctrl-C goes to a terminal's whole foreground group: it is for the launcher, which
             // stops its children in good order.
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(refused)?;
+            .kill_on_drop(true);
+        let spawned = match place {
+            Some(place) => place.within(|| command.spawn())?,
+            None => command.spawn(),
+        };
+        let mut child = spawned.map_err(refused)?;
         let tail = Tail::default();
         let words = child
             .stderr

@@ -174,6 +174,12 @@ fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
         model.seed,
     )?;
     let load = load(&args.load, spec, model.seed, workers.count.get())?;
+    if args.stay && workers.network.as_ref().is_some_and(|net| net.is_closed()) {
+        return Err(Failure::input(
+            "--stay keeps the coordinator up for others, who cannot reach it with --links namespaces; \
+             leave one of them out",
+        ));
+    }
     if load.steps == 0 && !args.stay {
         return Err(Failure::input(
             "--steps is 0, expected at least 1 unless --stay keeps the cluster up for others",

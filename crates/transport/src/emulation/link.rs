@@ -72,6 +72,11 @@ impl Link {
         self.shaping
     }
 
+    /// Whether its two ends make it slow; a switch between them does otherwise.
+    pub(crate) fn is_shaped_here(&self) -> bool {
+        !self.net.is_switched
+    }
+
     /// Takes this endpoint's port for a message of `bytes` bytes, prefix included, that is ready
     /// now. The stamp is a message of its own, framed as gRPC has it, so that a stream stays one.
     pub(crate) fn stamp(&self, bytes: usize) -> Bytes {

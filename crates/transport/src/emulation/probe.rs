@@ -28,6 +28,8 @@ pub struct ProbePlan {
     pub large_bytes: u32,
     /// How often it is sent each way.
     pub large_rounds: u32,
+    /// Idle time before each message: a machine that slept takes longer to hear one.
+    pub pause: Duration,
     /// Whether the machine below is probed, and not the emulated link.
     pub bare: bool,
 }
@@ -89,11 +91,13 @@ pub async fn probe(
     // The first message of a stream finds nothing warm.
     talk.ping(small, small).await?;
     for _ in 0..plan.small_rounds {
+        talk.rest(plan.pause).await;
         let (out, home) = talk.ping(small, small).await?;
         there[0].push(out);
         back[0].push(home);
     }
     for _ in 0..plan.large_rounds {
+        talk.rest(plan.pause).await;
         there[1].push(talk.ping(large, small).await?.0);
         back[1].push(talk.ping(small, large).await?.1);
     }
@@ -132,6 +136,7 @@ pub async fn probe_between(
     ];
     words.put_u64_le(ASK);
     fields.iter().for_each(|field| words.put_u32_le(*field));
+    words.put_u64_le(u64::try_from(plan.pause.as_nanos()).unwrap_or(u64::MAX));
     words.put_u8(u8::from(plan.bare));
     words.extend_from_slice(peer.as_bytes());
     talk.send(&words)?;
@@ -218,6 +223,12 @@ impl Talk {
         })
     }
 
+    async fn rest(&self, pause: Duration) {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// One message of `out` bytes there and one of `home` bytes back: the time of each.
     async fn ping(&mut self, out: u32, home: u32) -> Result<(u64, u64), TransportError> {
         let message = framed(&words([PING, home.into(), 0]), out as usize);
@@ -292,8 +303,10 @@ impl ProbeSink {
             small_rounds: field(),
             large_bytes: field(),
             large_rounds: field(),
+            pause: Duration::ZERO,
             bare: false,
         };
+        plan.pause = Duration::from_nanos(rest.try_get_u64_le().unwrap_or(0));
         plan.bare = rest.try_get_u8().unwrap_or(0) == 1;
         let peer = String::from_utf8_lossy(&rest).into_owned();
         let (outbox, options) = (self.outbox.clone(), self.options.clone());

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use expertmesh_topology::{Path, Tier, show_rate, show_time};
-use expertmesh_transport::{LinkOptions, OneWay, ProbePlan, Probed, probe, probe_between};
+use expertmesh_transport::{
+    LinkOptions, OneWay, ProbePlan, Probed, SwitchShaping, probe, probe_between,
+};
 
 use crate::cluster::network::Network;
 use crate::error::Failure;
@@ -20,6 +23,8 @@ const LARGE: [u32; 2] = [64 << 10, 4 << 20];
 const LARGE_ROUNDS: u32 = 3;
 /// Probes of a link before it counts as missed: another process may have had the core.
 const TRIES: usize = 4;
+/// Sleep is no deeper after that.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Beyond this many seconds only a sample of the pairs is probed.
 const PATIENCE_S: f64 = 20.0;
 
@@ -59,10 +64,18 @@ impl Network {
     /// [`Failure::Gate`] for a link beyond the tolerance, and for a rate that this machine does not
     /// carry; whatever ends a probe.
     pub(super) async fn probe(&self, addresses: &[&str]) -> Result<String, Failure> {
+        let page = self.probe_all(addresses).await;
+        self.shape(SwitchShaping::full);
+        page
+    }
+
+    async fn probe_all(&self, addresses: &[&str]) -> Result<String, Failure> {
         let Some(first) = addresses.first() else {
             return Ok(String::new());
         };
+        self.shape(SwitchShaping::bare);
         let machine = self.machine(first).await?;
+        self.shape(SwitchShaping::quiet);
         self.check_rates(addresses.len(), &machine)?;
         let (pairs, all) = self.pairs(addresses.len());
         let mut ways = Vec::new();
@@ -117,12 +130,20 @@ impl Network {
         }
     }
 
+    /// Has the switch, if there is one, shape packets otherwise.
+    fn shape(&self, how: impl FnOnce(&SwitchShaping)) {
+        if let Some(namespaces) = &self.namespaces {
+            how(namespaces.shaping());
+        }
+    }
+
     async fn machine(&self, addr: &str) -> Result<Machine, Failure> {
         let plan = ProbePlan {
             small_bytes: SMALL,
             small_rounds: 2 * SMALL_ROUNDS,
             large_bytes: LARGE[1],
             large_rounds: LARGE_ROUNDS,
+            pause: self.pause(),
             bare: true,
         };
         let transfer = |way: OneWay| way.large_ns.saturating_sub(way.small_ns).max(1);
@@ -138,6 +159,18 @@ impl Network {
             machine.floor_ns = machine.floor_ns.max(there.small_ns).max(back.small_ns);
         }
         Ok(machine)
+    }
+
+    /// How long the machine sleeps between messages when its floor is taken. Behind a switch a message
+    /// wakes the switch twice and then the receiver, each as deeply asleep as the latency is long.
+    fn pause(&self) -> Duration {
+        if self.namespaces.is_none() {
+            return Duration::ZERO;
+        }
+        let workers = self.asked.endpoints() - 1;
+        let paths = self.pairs_of(workers).map(|(from, to)| self.path(from, to));
+        let longest = paths.map(|path| path.latency_ns).max();
+        Duration::from_nanos(longest.unwrap_or(0)).min(LONGEST_PAUSE)
     }
 
     /// Links may not ask for more than the machine carries.
@@ -201,6 +234,7 @@ impl Network {
             small_rounds: SMALL_ROUNDS,
             large_bytes: large,
             large_rounds: LARGE_ROUNDS,
+            pause: Duration::ZERO,
             bare: false,
         };
         let mut best: Option<[Way; 2]> = None;
