@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use expertmesh_checkpoint::{CheckpointError, LayerSource, LayerSpec};
 use expertmesh_coordinator::{Stack, StepInput, StepOutput};
-use expertmesh_exchange::{COORDINATOR, ExchangeKind, LinkCell, TrafficLedger};
+use expertmesh_exchange::{COORDINATOR, ExchangeKind, LinkCell, OnLoss, TrafficLedger};
 use expertmesh_experts::{Expert, SharedExpert};
 use expertmesh_kernels::{Format, bf16_round};
 use expertmesh_placement::Placement;
-use expertmesh_routing::{AdmitContext, CapacityConfig, Gate, admit};
+use expertmesh_routing::{AdmitContext, CapacityConfig, Fate, Gate, admit};
 use expertmesh_simulator::{Costs, Layer, SimConfig, Simulator};
 use expertmesh_telemetry::Phase;
 use expertmesh_testkit::{
@@ -16,7 +16,7 @@ use expertmesh_testkit::{
 };
 use expertmesh_topology::Topology;
 
-use crate::common::{EXCHANGES, same_bits};
+use crate::common::{EXCHANGES, same_bits, soon};
 use crate::depth::router;
 
 const HIDDEN: usize = LatentCase::HIDDEN;
@@ -243,6 +243,37 @@ async fn padding_depth_and_stacks_keep_hidden_states() {
             let got = stack.forward(tensor(x, HIDDEN), None).await.unwrap();
             let second = stack.layers()[1].forward(tensor(whole, HIDDEN), None).await;
             assert_eq!(got.output, second.unwrap().output, "{exchange}");
+        }
+    }
+}
+
+/// Its experts' choices are lost, in the first step those of its tokens too; the projections and the
+/// shared expert are the coordinator's, which lives.
+#[tokio::test]
+async fn a_lost_worker_takes_its_choices_and_no_more() {
+    let Setup { case, model, x, .. } = &setup(Format::F32);
+    for exchange in EXCHANGES {
+        let mut spec = ClusterSpec::new(model.clone(), 3).exchange(exchange);
+        spec.on_loss = OnLoss::Drop;
+        let mut cluster = Cluster::start(spec).await;
+        cluster.take(1).unwrap().kill();
+        for round in 0..2 {
+            let step = soon(cluster.forward(x)).await.unwrap();
+            step.overflow.check_conservation().unwrap();
+            let fates = &step.admission.fates;
+            let lost = fates.iter().filter(|fate| **fate == Fate::Lost).count();
+            assert!(lost > 0 && lost < fates.len(), "{exchange}, round {round}");
+            assert_eq!(step.overflow.totals().lost, lost as u64);
+            let route = &step.route;
+            let kept = route.weights.iter().zip(fates);
+            let kept = kept.map(|(weight, fate)| match fate {
+                Fate::Lost => 0.0,
+                _ => *weight,
+            });
+            let kept: Vec<f32> = kept.collect();
+            let expected = case.expected(x, &route.experts, &kept, Format::F32);
+            let (error, _) = compared(step.output.as_slice().unwrap(), &expected);
+            assert!(error <= 2e-5, "{exchange}, round {round}: {error:e}");
         }
     }
 }
