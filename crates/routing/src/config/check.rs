@@ -1,5 +1,6 @@
 //! What no router can have, beside the shape of its selection.
 
+use super::preset::MOST;
 use super::{GateNoise, GroupScore, Jitter, Kind, LogitNoise, RouterConfig, at_least};
 use crate::error::RoutingError;
 
@@ -48,6 +49,16 @@ impl RouterConfig {
             } => {
                 if slots_per_expert == 0 {
                     return fails("kind slots_per_expert", "0".to_owned(), "at least 1");
+                }
+                if self.columns() > MOST {
+                    let (most, experts) = (MOST / self.experts, self.experts);
+                    let expected =
+                        format!("at most {most}, which makes {MOST} of {experts} experts");
+                    return fails(
+                        "kind slots_per_expert",
+                        slots_per_expert.to_string(),
+                        &expected,
+                    );
                 }
                 at_least(
                     scale.unwrap_or(1.0),

@@ -48,7 +48,13 @@ pub struct PresetArg {
     pub default: f64,
     /// Whether it must be a whole number.
     pub whole: bool,
+    /// Whether it counts something that takes room: at most 2¹⁸ of it.
+    pub counts: bool,
 }
+
+/// More experts, slots or groups than any layer has. Past it lie slips of the finger, and more memory
+/// than there is.
+pub(super) const MOST: usize = 1 << 18;
 
 /// What presets are built for.
 struct Shape {
@@ -77,14 +83,21 @@ const fn whole(name: &'static str, default: f64) -> PresetArg {
         name,
         default,
         whole: true,
+        counts: false,
+    }
+}
+
+const fn counts(name: &'static str, default: f64) -> PresetArg {
+    PresetArg {
+        counts: true,
+        ..whole(name, default)
     }
 }
 
 const fn real(name: &'static str, default: f64) -> PresetArg {
     PresetArg {
-        name,
-        default,
         whole: false,
+        ..whole(name, default)
     }
 }
 
@@ -182,16 +195,15 @@ impl PresetArg {
     fn parse(&self, of: &str, text: &str) -> Result<f64, RoutingError> {
         let value: Option<f64> = text.trim().parse().ok();
         // Past 2^53 a whole number would be another one.
-        let most = 9_007_199_254_740_992.0;
+        let most = if self.counts { MOST as u64 } else { 1 << 53 };
         let fits = |value: &f64| match self.whole {
-            true => (0.0..=most).contains(value) && value.fract() == 0.0,
+            true => (0.0..=most as f64).contains(value) && value.fract() == 0.0,
             false => value.is_finite(),
         };
         value.filter(fits).ok_or_else(|| {
-            let a = if self.whole {
-                "a whole number"
-            } else {
-                "a number"
+            let a = match self.whole {
+                true => format!("a whole number from 0 to {most}"),
+                false => "a finite number".to_owned(),
             };
             let expected = format!(
                 "{a}, such as {}, for the {} of {of}",

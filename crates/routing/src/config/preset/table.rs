@@ -1,6 +1,6 @@
 //! What each preset's name stands for.
 
-use super::{PresetInfo, Shape, preset, real, whole};
+use super::{PresetInfo, Shape, counts, preset, real, whole};
 use crate::{
     admit::FreeExpert,
     config::{
@@ -92,13 +92,13 @@ pub(super) static PRESETS: &[PresetInfo] = &[
     ),
     preset(
         "deepseek-v2",
-        &[whole("groups", 8.0), whole("kept groups", 3.0)],
+        &[counts("groups", 8.0), counts("kept groups", 3.0)],
         "softmax within the best groups, by their highest",
         |s, a| RouterConfig::deepseek_v2(s.e, s.k, count(a[0]), count(a[1]), s.dtype),
     ),
     preset(
         "deepseek-v3",
-        &[whole("groups", 8.0), whole("kept groups", 4.0)],
+        &[counts("groups", 8.0), counts("kept groups", 4.0)],
         "sigmoid and a selection bias within the best groups, by their two highest",
         |s, a| RouterConfig::deepseek_v3(s.e, s.k, count(a[0]), count(a[1]), s.dtype),
     ),
@@ -110,13 +110,13 @@ pub(super) static PRESETS: &[PresetInfo] = &[
     ),
     preset(
         "group-limited",
-        &[whole("groups", 8.0), whole("kept groups", 4.0)],
+        &[counts("groups", 8.0), counts("kept groups", 4.0)],
         "softmax within the best groups, by their k / kept highest (Megatron-LM)",
         |s, a| RouterConfig::group_limited(s.e, s.k, count(a[0]), count(a[1]), s.dtype),
     ),
     preset(
         "node-limited",
-        &[whole("kept domains", 2.0)],
+        &[counts("kept domains", 2.0)],
         "softmax within the best domains, by their k / kept highest",
         |s, a| {
             let keep = count(a[0]);
@@ -219,7 +219,7 @@ pub(super) static PRESETS: &[PresetInfo] = &[
     ),
     preset(
         "soft",
-        &[whole("slots", 1.0)],
+        &[counts("slots", 1.0)],
         "slots are mixtures of all tokens",
         |s, a| RouterConfig::soft(s.e, count(a[0]), None, s.dtype),
     ),
@@ -267,13 +267,13 @@ pub(super) static PRESETS: &[PresetInfo] = &[
     ),
     preset(
         "null",
-        &[whole("null experts", 1.0)],
+        &[counts("null experts", 1.0)],
         "null experts after those of --experts",
         |s, a| with_free(s, vec![FreeExpert::Null; count(a[0])]),
     ),
     preset(
         "longcat",
-        &[whole("identity experts", 1.0)],
+        &[counts("identity experts", 1.0)],
         "identity experts after those of --experts, a selection bias",
         |s, a| RouterConfig {
             logits: Logits::F32,
@@ -284,7 +284,7 @@ pub(super) static PRESETS: &[PresetInfo] = &[
     ),
     preset(
         "moe++",
-        &[whole("constant experts", 2.0)],
+        &[counts("constant experts", 2.0)],
         "a null, an identity and constant experts after those of --experts",
         |s, a| {
             let mut free = vec![FreeExpert::Null, FreeExpert::Identity];

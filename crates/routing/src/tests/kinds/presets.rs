@@ -67,9 +67,25 @@ fn what_is_wrong_with_a_name_is_said() {
     );
     assert_eq!(
         read("soft:1.5"),
-        "gate argument: \"1.5\", expected a whole number, such as 1, for the slots of soft"
+        "gate argument: \"1.5\", expected a whole number from 0 to 262144, such as 1, for the slots of soft"
     );
-    assert!(read("noisy:inf").contains("a number, such as 0.01, for the eps of noisy"));
+    assert!(read("noisy:inf").contains("a finite number, such as 0.01, for the eps of noisy"));
+    // What takes room is bounded before it is made.
+    for name in [
+        "null",
+        "longcat",
+        "moe++",
+        "soft",
+        "deepseek-v3",
+        "node-limited",
+    ] {
+        let error = read(&format!("{name}:9007199254740992"));
+        assert!(
+            error.contains("expected a whole number from 0 to 262144, such as"),
+            "{error}"
+        );
+    }
+    assert!("hash:9007199254740992".parse::<RouterPreset>().is_ok());
     let switch: RouterPreset = "switch".parse().unwrap();
     assert_eq!(
         message(switch.config(8, 2, Format::F32)),
@@ -117,6 +133,11 @@ fn impossible_kinds_are_refused_by_field() {
         scale: None,
     };
     assert!(refused(base(soft)).starts_with("kind slots_per_expert: 0"));
+    let preset: RouterPreset = "soft:32769".parse().unwrap();
+    assert_eq!(
+        message(preset.config(8, 1, Format::F32)),
+        "kind slots_per_expert: 32769, expected at most 32768, which makes 262144 of 8 experts"
+    );
     let three = RouterConfig {
         top_k: 3,
         ..base(Kind::SampledSecond)
