@@ -4,7 +4,7 @@
 //! tokens are in them), [`step`] (how a step runs), [`auto`] (what an exchange is chosen by), [`force`]
 //! (whose routes they are), [`load`] (what is driven through it), [`process`] (on which processes),
 //! [`network`] (with what between them), [`picture`] (what is drawn of it); [`values`] (their
-//! spellings); [`config_file`]; [`files`] (no file is written over another). What only one command has
+//! spellings); [`gates`] (`--gate help`); [`config_file`]; [`files`] (no file is written over another). What only one command has
 //! stands with it: `bench overflow` takes most of these and adds the factors and the trace that it
 //! compares policies under.
 
@@ -13,6 +13,7 @@ pub(crate) mod capacity;
 mod config_file;
 mod files;
 pub(crate) mod force;
+mod gates;
 pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod network;
@@ -92,8 +93,8 @@ pub(crate) enum Command {
 /// Reads argv, and the file that its `--config` names.
 ///
 /// # Errors
-/// [`Failure::Usage`] for what clap refuses or answers itself, [`Failure::Input`] for a
-/// configuration file that cannot be used.
+/// [`Failure::Usage`] for what clap refuses or answers itself, [`Failure::Page`] for `--gate help`,
+/// [`Failure::Input`] for a configuration file that cannot be used.
 pub(crate) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Cli, Failure> {
     let argv: Vec<OsString> = argv.collect();
     let cli = parse_argv(&argv)?;
@@ -113,7 +114,8 @@ pub(crate) fn command() -> clap::Command {
 
 fn parse_argv(argv: &[OsString]) -> Result<Cli, Failure> {
     let command = command();
-    let matches = command.clone().try_get_matches_from(argv)?;
+    let matches = command.clone().try_get_matches_from(argv);
+    let matches = matches.map_err(gates::answered)?;
     files::check(&command, &matches)?;
     Ok(Cli::from_arg_matches(&matches)?)
 }

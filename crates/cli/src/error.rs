@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     Gate(String),
     /// What clap has to say: its own text, 2 for wrong usage and 0 for `--help`.
     Usage(Box<clap::Error>),
+    /// No failure: a page that was asked for in the place of a value. Exit code 0.
+    Page(String),
 }
 
 // === impl Failure ===
@@ -60,6 +62,7 @@ impl Failure {
             Self::Input(message) => Self::Input(words(message)),
             Self::Gate(message) => Self::Gate(words(message)),
             Self::Usage(error) => Self::Input(words(usage(&error))),
+            Self::Page(page) => Self::Page(page),
         }
     }
 
@@ -68,6 +71,7 @@ impl Failure {
         match self {
             Self::Run(message) | Self::Input(message) | Self::Gate(message) => message.clone(),
             Self::Usage(error) => usage(error),
+            Self::Page(page) => page.clone(),
         }
     }
 
@@ -83,6 +87,10 @@ impl Failure {
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
             }
             Self::Usage(error) => (2, usage(&error)),
+            Self::Page(page) => {
+                let printed = output::print(&page);
+                return printed.map_or_else(Self::report, |()| ExitCode::SUCCESS);
+            }
         };
         output::complain(&format!("error: {message}"));
         ExitCode::from(code)

@@ -36,6 +36,22 @@ fn every_command_helps_with_an_example() {
 }
 
 #[test]
+fn the_rules_of_gates_are_listed_one_a_line() {
+    for command in ["launch", "run", "simulate"] {
+        let page = stdout(&[command, "--gate", "help"]);
+        let names: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("  "))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        for name in ["topk", "soft", "expert-choice", "moe++"] {
+            assert!(names.contains(&name), "no {name} in {page}");
+        }
+        assert!(page.contains("(groups=8, kept groups=4)\n"), "{page}");
+    }
+}
+
+#[test]
 fn inspect_tells_what_is_there_and_what_each_worker_would_load() {
     let page = stdout(&["inspect", text(&golden("qwen2_moe")), "--workers", "3"]);
     for words in [

@@ -1,7 +1,7 @@
 //! Spellings of flag values, each with its way back.
 
 use std::ffi::OsString;
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -34,7 +34,7 @@ where
     T: FromStr,
 {
     text.parse()
-        .map_err(|_| "expected a whole number".to_owned())
+        .map_err(|_| format!("expected a whole number below 2^{}", 8 * size_of::<T>()))
 }
 
 /// Adds `--flag value` to `argv` for a value that is given.
@@ -153,23 +153,7 @@ impl FromStr for GateChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text != "help" {
-            return parsed(text).map(Self);
-        }
-        let mut list = String::from("the rules are");
-        for info in RouterPreset::all() {
-            let args = info
-                .args
-                .iter()
-                .map(|arg| format!("{}={}", arg.name, arg.default));
-            let args: Vec<String> = args.collect();
-            let args = match args.is_empty() {
-                true => String::new(),
-                false => format!(" ({})", args.join(", ")),
-            };
-            let _ = write!(list, "\n  {:<16} {}{args}", info.name, info.about);
-        }
-        Err(list)
+        parsed(text).map(Self)
     }
 }
 
