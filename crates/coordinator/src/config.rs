@@ -212,9 +212,17 @@ impl CoordinatorConfig {
             let expected = "none, because the gate selects without a bias";
             return Err(CoordinatorError::field("bias_update", "a rate", expected));
         }
-        if matches!(spec.router.kind, Kind::Soft { .. })
-            && (spec.shared.is_some() || spec.weight_on_input)
-        {
+        let mixes = matches!(spec.router.kind, Kind::Soft { .. });
+        if mixes && self.capacity.asks_for_logits() {
+            let expected =
+                "another policy, because the slots of soft MoE have no logits of their own";
+            return Err(CoordinatorError::field(
+                "overflow",
+                self.capacity.overflow,
+                expected,
+            ));
+        }
+        if mixes && (spec.shared.is_some() || spec.weight_on_input) {
             let held = "a mixing gate with a shared expert or weights on the input";
             let expected = "a gate that routes tokens, because slots are not tokens";
             return Err(CoordinatorError::field("gate", held, expected));

@@ -168,6 +168,16 @@ impl CapacityConfig {
         automatic || self.automatic || self.overflow == Overflow::GrowAndReplay
     }
 
+    /// Whether the policy looks at the logits of a route.
+    #[must_use]
+    pub fn asks_for_logits(&self) -> bool {
+        match self.overflow {
+            Overflow::Reroute => true,
+            Overflow::DropPrioritised => self.priority == Priority::Probability,
+            _ => false,
+        }
+    }
+
     pub(crate) fn align(&self, capacity: u64) -> u64 {
         let multiple = u64::from(self.alignment.max(1));
         capacity

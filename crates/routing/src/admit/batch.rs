@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{AdmitContext, FreeExpert, bins::Bins};
 use crate::{
-    capacity::{CapacityConfig, CapacityShare, Overflow, Priority},
+    capacity::{CapacityConfig, CapacityShare},
     error::RoutingError,
     route::{Fate, Route},
 };
@@ -51,12 +51,7 @@ impl<'a> Batch<'a> {
 
     /// Refuses a route without the logits that a policy looks at.
     pub(super) fn check_logits(&self) -> Result<(), RoutingError> {
-        let asks = match self.config.overflow {
-            Overflow::Reroute => true,
-            Overflow::DropPrioritised => self.config.priority == Priority::Probability,
-            _ => false,
-        };
-        if asks && self.route.logits.is_empty() && self.route.tokens > 0 {
+        if self.config.asks_for_logits() && self.route.logits.is_empty() && self.route.tokens > 0 {
             let expected = format!("tokens x experts for overflow {}", self.config.overflow);
             return Err(RoutingError::config("logits", "none", expected));
         }
