@@ -86,10 +86,10 @@ impl Trace {
     /// # Errors
     /// [`TraceError`] for the first thing that contradicts [`Header`] or [`Record`], or no records.
     pub fn new(header: Header, mut records: Vec<Record>) -> Result<Self, TraceError> {
-        check_header(&header)?;
         if records.is_empty() {
             return Err(TraceError::wrong("", "records", "0", "at least 1"));
         }
+        check_header(&header)?;
         records.sort_by_key(Record::key);
         let mut steps: Vec<Range<usize>> = Vec::new();
         for (at, record) in records.iter().enumerate() {
@@ -158,7 +158,12 @@ impl Trace {
 fn check_header(header: &Header) -> Result<(), TraceError> {
     let Header { experts, top_k, .. } = *header;
     let wrong = |field, held: u32, most: u32| {
-        let expected = format!("1 to {most}");
+        let what = if field == "top_k" {
+            ", the number of experts"
+        } else {
+            ""
+        };
+        let expected = format!("1 to {most}{what}");
         Err(TraceError::wrong("header", field, held, expected))
     };
     match () {

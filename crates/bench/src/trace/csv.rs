@@ -94,13 +94,13 @@ impl Columns {
         for (name, found) in COLUMNS.into_iter().zip(of) {
             if found.is_none() && !matches!(name, "src_rank" | "weight") {
                 let held: Vec<&str> = names.iter().collect();
+                let held = if held.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    held.join(",")
+                };
                 let expected = format!("{} (src_rank and weight optional)", COLUMNS.join(","));
-                return Err(TraceError::wrong(
-                    "line 1",
-                    "columns",
-                    held.join(","),
-                    expected,
-                ));
+                return Err(TraceError::wrong("line 1", "columns", held, expected));
             }
         }
         let token_id = find(TOKEN_ID);

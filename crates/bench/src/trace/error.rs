@@ -57,6 +57,12 @@ impl TraceError {
         }
     }
 
+    /// Whether the trace is of another shape than what was asked for: its header does not fit.
+    #[must_use]
+    pub fn is_shape(&self) -> bool {
+        matches!(self, Self::Wrong { place, .. } if place == "header")
+    }
+
     /// Names the file, where none is named yet.
     pub(crate) fn in_file(mut self, path: &Path) -> Self {
         if let Self::Wrong { file, .. } = &mut self

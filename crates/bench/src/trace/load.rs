@@ -85,7 +85,7 @@ impl LoadMatrix {
     /// load gets no record.
     ///
     /// # Errors
-    /// [`TraceError`]: no tokens, no load at all, or an expert whose share is above 1/k, which no
+    /// [`TraceError`]: no tokens, no load at all, more choices than experts, or an expert whose share is above 1/k, which no
     /// k distinct choices can give.
     pub fn sample(&self, tokens: u32, top_k: u32, seed: u64) -> Result<Trace, TraceError> {
         self.sample_steps(1, tokens, top_k, seed)
@@ -102,6 +102,10 @@ impl LoadMatrix {
         top_k: u32,
         seed: u64,
     ) -> Result<Trace, TraceError> {
+        if !(1..=self.experts as u64).contains(&u64::from(top_k)) {
+            let expected = format!("1 to {}, the number of experts", self.experts);
+            return Err(TraceError::wrong("", "top_k", top_k, expected));
+        }
         let mut records = Vec::new();
         let mut order: Vec<u32> = (0..self.experts as u32).collect();
         for layer in 0..self.layers {

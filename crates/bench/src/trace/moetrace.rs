@@ -133,7 +133,7 @@ impl Reader<'_> {
         let before = self.left;
         config::deserialize_from(&mut self.left, CONFIG).map_err(|error| {
             self.left = before;
-            self.wrong(field, error, "a value")
+            self.wrong(field, format!("cut off or damaged: {error}"), "a value")
         })
     }
 

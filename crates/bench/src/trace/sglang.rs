@@ -23,7 +23,9 @@ struct PerToken {
     /// Logical experts, where the dump says.
     #[serde(default)]
     experts: Option<u32>,
-    records: Vec<Pass>,
+    /// Absent in other modes, whose name is the better complaint.
+    #[serde(default)]
+    records: Option<Vec<Pass>>,
 }
 
 /// One forward pass on one rank.
@@ -40,7 +42,8 @@ struct Pass {
 #[derive(Deserialize)]
 struct Stat {
     format: String,
-    logical_count: Vec<Vec<Vec<u64>>>,
+    #[serde(default)]
+    logical_count: Option<Vec<Vec<Vec<u64>>>>,
 }
 
 fn check_format(held: &str, expected: &str) -> Result<(), TraceError> {
@@ -68,8 +71,18 @@ pub(super) fn read(
     source: String,
 ) -> Result<Trace, TraceError> {
     let file: PerToken = serde_json::from_slice(bytes).map_err(damaged)?;
+    if file.format == STAT {
+        let expected = "one that knows tokens; `trace sample` makes a trace of a load matrix";
+        return Err(TraceError::wrong(
+            "",
+            "format",
+            format!("{STAT:?}"),
+            expected,
+        ));
+    }
     check_format(&file.format, PER_TOKEN)?;
-    let mut passes = file.records;
+    let missing = || TraceError::wrong("", "records", "missing", "the forward passes");
+    let mut passes = file.records.ok_or_else(missing)?;
     passes.sort_by_key(|pass| (pass.forward_pass_id, pass.rank));
     let (mut layers, mut top_k) = (None, None);
     for pass in &passes {
@@ -183,7 +196,8 @@ fn record(passes: &[Pass], layer: usize) -> Result<Option<Record>, TraceError> {
 pub(super) fn read_stat(bytes: &[u8]) -> Result<Vec<Vec<u64>>, TraceError> {
     let file: Stat = serde_json::from_slice(bytes).map_err(damaged)?;
     check_format(&file.format, STAT)?;
-    let mut steps = file.logical_count.into_iter();
+    let missing = || TraceError::wrong("", "logical_count", "missing", "counts by step and layer");
+    let mut steps = file.logical_count.ok_or_else(missing)?.into_iter();
     let mut sum = steps.next().unwrap_or_default();
     for step in steps {
         let sizes = |layers: &[Vec<u64>]| layers.iter().map(Vec::len).collect::<Vec<_>>();

@@ -139,12 +139,17 @@ fn choose_layer(trace: &Trace, shape: &ReplayShape) -> Result<u32, TraceError> {
         (None, [only]) => Ok(*only),
         (from, there) => {
             let names: Vec<String> = there.iter().map(u32::to_string).collect();
-            let held = format!("{} layers: {}", there.len(), names.join(", "));
+            let held = format!("of layer {}", names.join(", "));
             let expected = match from {
                 Some(from) => format!("layer {from} among them, which is asked for"),
                 None => format!("{wanted} among them, the layer's number, or one that is named"),
             };
-            Err(TraceError::wrong("records", "layers", held, expected))
+            Err(TraceError::wrong(
+                "header",
+                "what is recorded",
+                held,
+                expected,
+            ))
         }
     }
 }

@@ -71,7 +71,7 @@ fn lines_that_contradict_themselves_are_refused() {
         let error = complaint("a.jsonl", format!("{good}\n{second}\n"));
         assert!(error.contains(expected), "{error}");
     }
-    assert!(complaint("a.jsonl", "\n").contains("is 0, expected 1"));
+    assert!(complaint("a.jsonl", "\n").contains("records is 0, expected at least 1"));
 }
 
 #[test]
@@ -119,8 +119,9 @@ fn sglang_passes_become_steps() {
         (
             "sglang-per-token",
             "sglang-stat",
-            "format is \"sglang-stat\"",
+            "format is \"sglang-stat\", expected one that knows tokens; `trace sample` makes",
         ),
+        ("\"records\"", "\"passes\"", "records is missing"),
         ("]}]}", "", "JSON is EOF"),
     ] {
         let error = complaint("a.json", text.replace(from, to));

@@ -75,7 +75,10 @@ fn the_layer_is_its_own_or_the_only_one_or_named() {
     assert_eq!(tokens(5, None).unwrap(), 1);
     assert_eq!(tokens(5, Some(3)).unwrap(), 3);
     let error = tokens(0, None).unwrap_err().to_string();
-    assert!(error.contains("layers is 2 layers: 3, 5"), "{error}");
+    assert!(
+        error.contains("what is recorded is of layer 3, 5, expected"),
+        "{error}"
+    );
     assert!(error.contains("expected 0 among them"), "{error}");
     let error = tokens(5, Some(4)).unwrap_err().to_string();
     assert!(error.contains("expected layer 4 among them"), "{error}");
