@@ -51,7 +51,11 @@ pub(super) fn write(page: &mut Page, run: &Run) {
         &weight_note(o),
     );
     let factor = capacity(o);
-    let sufficient = human::maybe_number(o.smallest_sufficient_capacity_factor);
+    let sufficient = match o.smallest_sufficient_capacity_factor {
+        // One choice an expert, which the formula rounds up to from anywhere.
+        Some(factor) if factor > 0.0 && factor < 1e-9 => "any".to_owned(),
+        factor => human::maybe_number(factor),
+    };
     let note = format!("smallest factor under which nothing would drop: {sufficient}");
     page.figure("capacity factor", &factor, &note);
     events(page, o);
