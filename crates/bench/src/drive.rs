@@ -27,7 +27,7 @@ use expertmesh_transport::{CoordinatorClient, TransportError};
 use expertmesh_wire::{format_from_wire, protocol_version, v1};
 
 use crate::trace::{Trace, TraceError};
-use crate::workload::{Batch, Skew, Workload};
+use crate::workload::{Batch, ReplayedStep, Skew, Workload};
 
 /// What to drive.
 #[derive(Debug, Clone)]
@@ -216,18 +216,23 @@ fn request(
         request.token_ids = words(workload.token_ids(step, tokens).into_iter());
     }
     if let Some(replay) = replay {
-        request.replay = Some(v1::Replay {
-            experts: words(replay.experts.iter().copied()),
-            weights: match &replay.weights {
-                Some(weights) => words(weights.iter().map(|weight| weight.to_bits())),
-                None => Vec::new(),
-            },
-        });
-        if let Some(ids) = &replay.token_ids {
-            request.token_ids = words(ids.iter().copied());
-        }
+        bring_choices(&mut request, replay);
     }
     request
+}
+
+/// Has `request` bring the choices of `replay`, of as many tokens, and the ids that it has of them.
+pub fn bring_choices(request: &mut v1::ForwardRequest, replay: &ReplayedStep) {
+    request.replay = Some(v1::Replay {
+        experts: words(replay.experts.iter().copied()),
+        weights: match &replay.weights {
+            Some(weights) => words(weights.iter().map(|weight| weight.to_bits())),
+            None => Vec::new(),
+        },
+    });
+    if let Some(ids) = &replay.token_ids {
+        request.token_ids = words(ids.iter().copied());
+    }
 }
 
 fn words<B: FromIterator<u8>>(values: impl Iterator<Item = u32>) -> B {

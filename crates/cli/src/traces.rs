@@ -1,11 +1,34 @@
-//! Where a trace goes, checked before the run that would fill it.
+//! Where a trace goes, checked before the run that would fill it; and what one brings.
 
 use std::path::{Path, PathBuf};
 
 use expertmesh_bench::trace::{Trace, TraceFormat};
+use expertmesh_bench::workload::{Replay, ReplayShape};
 
 use crate::error::Failure;
 use crate::output::check_place;
+
+/// The choices that a layer of `shape` replays.
+///
+/// # Errors
+/// [`Failure::Input`] for a file that is no trace, or one of another shape, and which flags say the
+/// shape.
+pub(crate) fn replay(
+    file: &Path,
+    shape: &ReplayShape,
+    is_synthetic: bool,
+) -> Result<Replay, Failure> {
+    Replay::read(file, shape).map_err(|error| {
+        let hint = match (error.is_shape(), is_synthetic) {
+            (false, _) => "",
+            (true, true) => {
+                "; --experts and --top-k shape a synthetic layer, --trace-layer names a layer"
+            }
+            (true, false) => "; --trace-layer names a layer of the trace",
+        };
+        Failure::input(format!("{error}{hint}"))
+    })
+}
 
 /// A place for a trace.
 #[derive(Debug, Clone)]

@@ -186,6 +186,36 @@ fn shapes_and_policies_that_contradict_themselves() {
             &["--bias-rate", "gate topk", "sigmoid-bias"],
         ),
         (&["--capacity-factor", "-1"], &["-1"]),
+        (
+            &["--gate", "replay"],
+            &["--gate replay", "add --trace FILE"],
+        ),
+        // Bounded before memory is taken for it.
+        (
+            &["--gate", "null:9007199254740992"],
+            &["null:9007199254740992", "from 0 to 262144"],
+        ),
+        (
+            &["--gate", "soft:200000", "--workload", "normal"],
+            &["slots_per_expert: 200000", "at most 32768"],
+        ),
+        (
+            &[
+                "--gate",
+                "soft",
+                "--workload",
+                "normal",
+                "--capacity-factor",
+                "1",
+                "--overflow",
+                "reroute",
+            ],
+            &["`overflow` holds reroute", "soft MoE"],
+        ),
+        (
+            &["--min-capacity", "4294967296"],
+            &["4294967296", "below 2^32"],
+        ),
         (&["--deadline", "5"], &["30s"]),
         (&["--deadline", "0s"], &["0s"]),
         (

@@ -16,7 +16,7 @@ mod cases;
 use std::path::Path;
 
 use cases::{CASES, SPECIAL, golden_layer};
-use common::{golden, stdout, text};
+use common::{fails, golden, stdout, text};
 use expertmesh_checkpoint::TensorFile;
 
 fn run(case: &str, output: &Path, more: &[&str]) -> TensorFile {
@@ -238,4 +238,48 @@ fn masks_and_capacity_decide_fates() {
     assert!(run.overflow.dropped > 0);
     assert!(run.losses.contains_key("load_balancing_loss"));
     run.overflow.check_conservation().unwrap();
+}
+
+#[test]
+fn a_run_replays_what_a_run_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (model, trace) = (golden("mixtral"), at("routes.moetrace"));
+    let (first, second) = (at("first.safetensors"), at("second.safetensors"));
+    let input = model.join("input.safetensors");
+    let layer = ["run", "--model", text(&model), "--layer", "1", "--input"];
+    let layer = [&layer[..], &[text(&input), "--workers", "2", "--output"]].concat();
+    let once = |output: &Path, more: &[&str]| {
+        stdout(&[&layer[..], &[text(output)], more].concat());
+        std::fs::read(output).unwrap()
+    };
+    let recorded = once(&first, &["--record-trace", text(&trace)]);
+    let replay = ["--trace", text(&trace)];
+    let replayed = once(&second, &[&replay[..], &["--exchange", "star"]].concat());
+    let tensors =
+        [&recorded, &replayed].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    for name in ["output", "topk_index", "topk_weight", "aux.switch_loss"] {
+        let [before, after] = [0, 1].map(|at| tensors[at].tensor(name).unwrap().data());
+        assert_eq!(before, after, "{name}");
+    }
+    // Other choices come to another output, and are what the tables say.
+    let other = at("other.csv");
+    let tokens = tensors[0].tensor("topk_index").unwrap().shape()[0];
+    let turn = |token: usize| format!("0,1,,{token},0,{},\n0,1,,{token},1,7,\n", token % 7);
+    let lines: String = (0..tokens).map(turn).collect();
+    let head = "step,layer,src_rank,token,slot,expert,weight\n";
+    std::fs::write(&other, format!("{head}{lines}")).unwrap();
+    let replayed = once(&second, &["--trace", text(&other)]);
+    let replayed = safetensors::SafeTensors::deserialize(&replayed).unwrap();
+    let index = replayed.tensor("topk_index").unwrap().data();
+    let index: Vec<u8> = index.chunks_exact(4).map(|word| word[0]).collect();
+    let asked: Vec<u8> = (0..tokens as u8).flat_map(|at| [at % 7, 7]).collect();
+    assert_eq!(index, asked);
+
+    std::fs::write(&other, format!("{head}{}", turn(0))).unwrap();
+    let wrong = [&layer[..], &[text(&second), "--trace", text(&other)]].concat();
+    let expected = format!("expected {tokens}, as");
+    fails(2, &wrong, &["tokens of its first step is 1", &expected]);
+    let wrong = [&layer[..], &[text(&second), "--trace", "nowhere.csv"]].concat();
+    fails(2, &wrong, &["nowhere.csv: No such file"]);
 }

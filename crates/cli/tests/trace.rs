@@ -423,7 +423,10 @@ fn files_that_cannot_be_used_are_told_by_place_and_field() {
         &with(&["--top-k", "3"]),
         &["good.csv", "header: top_k is 2", "--top-k"],
     );
-    launch(&with(&["--trace-layer", "4"]), &["1 layers: 3", "layer 4"]);
+    launch(
+        &with(&["--trace-layer", "4"]),
+        &["is of layer 3", "layer 4"],
+    );
     launch(&with(&["--layers", "2"]), &["--trace", "one layer"]);
     launch(&with(&["--workload", "zipf"]), &["--trace", "--workload"]);
     launch(
@@ -463,7 +466,11 @@ fn the_commands_of_the_page_run() {
     let line = r#"{"step": 0, "stage": "pre_dispatch", "block": "decoder", "layer": 3, "rank": 0,
  "num_tokens": 2, "topk": 2, "top_indices": [[1, 4], [0, 4]]}"#;
     std::fs::write(at("router_trace.jsonl"), line.replace('\n', "")).unwrap();
+    // The page's paths are those of the checkout.
+    let goldens = golden("mixtral");
+    let goldens = text(goldens.parent().unwrap()).to_owned();
     let lines = page.replace("\\\n", " ");
+    let lines = lines.replace("crates/testkit/goldens", &goldens);
     let commands = lines
         .lines()
         .filter_map(|line| line.strip_prefix("expertmesh "));

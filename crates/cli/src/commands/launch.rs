@@ -21,7 +21,7 @@ use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
-use crate::args::values::push;
+use crate::args::values::{GateChoice, push};
 use crate::cluster::{LocalCluster, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
 use crate::commands::launch::load::Load;
 pub(crate) use crate::commands::launch::load::{load, pattern};
@@ -52,8 +52,9 @@ use crate::traces::TraceFile;
   expertmesh launch --config cluster/local.toml --workers 2 --stay
 
 A run is a function of its flags: the digest at its end is the same for any number of workers,
-any placement, either exchange and any number of threads. (Workloads w2, w4 and w5 are about ranks,
-which are the workers.) Ctrl-C stops every process.")]
+any placement, any exchange and any number of threads. (What is about workers is not: workloads
+w2, w4 and w5, gates node-limited and topology, --capacity-scope worker, reroute-to-replica.)
+Ctrl-C stops every process.")]
 pub(crate) struct LaunchArgs {
     /// TOML file whose keys are the names of these flags; flags override it
     #[arg(long, value_name = "FILE")]
@@ -228,6 +229,14 @@ fn check_routes(args: &LaunchArgs, layers: usize) -> Result<(), Failure> {
         )));
     }
     let has_trace = args.load.trace.is_some();
+    let gate = args.model.gate.as_ref();
+    let replays = gate.is_some_and(|GateChoice(preset)| preset.info().name == "replay");
+    if replays && !has_trace && args.load.steps != Some(0) {
+        return Err(Failure::input(
+            "--gate replay has nothing to replay; add --trace FILE, or --steps 0 --stay for \
+             clients that bring their choices",
+        ));
+    }
     match args.force.force_routes {
         Some(ForceFlag::Replay) if !has_trace && args.load.steps != Some(0) => Err(Failure::input(
             "--force-routes replay has nothing to replay; add --trace FILE, or --steps 0 \

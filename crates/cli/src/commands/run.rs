@@ -2,6 +2,7 @@
 
 mod agree;
 mod results;
+mod routes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,16 +11,14 @@ use std::time::Instant;
 
 use clap::Args;
 use expertmesh_bench::drive::{
-    DriveError, LaneLog, Meter, RouteLog, forward_request, identity, with_deadline,
+    DriveError, LaneLog, Meter, RouteLog, bring_choices, forward_request, identity, with_deadline,
 };
-use expertmesh_bench::workload::Batch;
+use expertmesh_bench::workload::{Batch, ReplayedStep};
 use expertmesh_telemetry::{ExchangeChoice, Shape};
 use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
 use crate::args::auto::AutoArgs;
-use crate::args::force::ForceArgs;
-use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
 use crate::args::network::NetworkArgs;
 use crate::args::own_rule::check_own_rule;
@@ -30,6 +29,7 @@ use crate::args::step::{StepArgs, StepOptions};
 use crate::cluster::{Network, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
 use crate::commands::run::agree::agree;
 use crate::commands::run::results::Results;
+use crate::commands::run::routes::RoutesArgs;
 use crate::commands::simulate::{Asked, Choice, for_cluster};
 use crate::error::Failure;
 use crate::logging::LogFormat;
@@ -47,6 +47,7 @@ use crate::traces::TraceFile;
       --input in.safetensors --output out.safetensors
   expertmesh run --coordinator 127.0.0.1:7500 --input in.safetensors --output out.safetensors
   expertmesh run --hidden 64 --topology 25gbe --input in.safetensors --output out.safetensors
+  expertmesh run --hidden 64 --trace routes.moetrace --input in.safetensors --output out.safetensors
 
 The input holds hidden_states [T, H] or [B, S, H], F32 or BF16, and may hold padding_mask
 (1 = padding: the token's choices are skipped), attention_mask (for losses only) and token_ids
@@ -84,6 +85,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     auto: AutoArgs,
     #[command(flatten)]
+    routes: RoutesArgs,
+    #[command(flatten)]
     pictures: PictureArgs,
 }
 
@@ -109,6 +112,7 @@ struct Own {
 /// What the file holds, and where results go.
 struct Task {
     hidden: Hidden,
+    routes: RoutesArgs,
     output: PathBuf,
     report: Option<ReportFile>,
     trace: Option<TraceFile>,
@@ -129,6 +133,7 @@ pub(crate) async fn run(args: RunArgs, log_format: LogFormat) -> Result<(), Fail
         report: args.report.as_deref().map(ReportFile::at).transpose()?,
         pictures: args.pictures.check(1)?,
         hidden: Hidden::read(&args.input)?,
+        routes: args.routes.clone(),
         output: args.output.clone(),
     };
     let mut group = ProcessGroup::new();
@@ -183,14 +188,12 @@ fn place(args: &RunArgs, log_format: LogFormat) -> Result<Place, Failure> {
         processes: &args.processes,
         model: &args.model,
         step: &args.step,
-        force: &ForceArgs::default(),
-        loads: vec![LoadArgs {
-            input: Some(args.input.clone()),
-            ..LoadArgs::default()
-        }],
+        force: &args.routes.force(),
+        loads: vec![args.routes.load(args.input.clone())],
     })?;
     let mut flags = args.model.to_argv();
     flags.extend(step.to_argv());
+    flags.extend(args.routes.force().to_argv());
     let step = step.resolve(experts, count, model.dtype, model.seed)?;
     Ok(Place::Own(Box::new(Own {
         model,
@@ -212,7 +215,8 @@ async fn on_coordinator(args: &RunArgs, task: &Task, address: &str) -> Result<()
             cluster.layers
         )));
     }
-    agree(&args.model, &args.step, &cluster).map_err(|reason| {
+    let agreed = agree(&args.model, &args.step, &cluster);
+    agreed.and(args.routes.agree(&cluster)).map_err(|reason| {
         Failure::input(format!(
             "{reason}; the coordinator at {address} decides: drop the flag"
         ))
@@ -237,7 +241,8 @@ async fn on_coordinator(args: &RunArgs, task: &Task, address: &str) -> Result<()
         }) => spec.seed,
         _ => 0,
     });
-    let done = forward(&client, &cluster, task).await?;
+    let replay = task.routes.read(&(&cluster).into(), &task.hidden)?;
+    let done = forward(&client, &cluster, task, replay.as_ref()).await?;
     done.tell(
         task,
         &cluster,
@@ -260,12 +265,15 @@ async fn on_own_cluster(task: &Task, own: &Own, group: &mut ProcessGroup) -> Res
         workers,
     } = own;
     task.hidden.check_hidden(model.source.spec().hidden)?;
+    let replay = task
+        .routes
+        .read(&model.source.spec().into(), &task.hidden)?;
     let local = start_cluster(group, workers, flags.clone()).await?;
     let address = &local.coordinator.address;
     let work = async {
         let client = CoordinatorClient::connect(address, &LinkOptions::default()).await?;
         let cluster = client.cluster(v1::ClusterRequest {}).await?;
-        let done = forward(&client, &cluster, task).await?;
+        let done = forward(&client, &cluster, task, replay.as_ref()).await?;
         Ok::<_, Failure>((done, cluster))
     };
     let (done, cluster) = while_all_live(work, group, step.on_loss).await?;
@@ -301,13 +309,15 @@ async fn forward(
     client: &CoordinatorClient,
     cluster: &v1::ClusterReply,
     task: &Task,
+    replay: Option<&ReplayedStep>,
 ) -> Result<Done, Failure> {
     let hidden = &task.hidden;
     hidden.check_hidden(cluster.hidden as usize)?;
     let mut rows = hidden.rows.clone();
     let padding = hidden.padding.as_deref();
+    let padding = padding.or(replay.and_then(|replay| replay.padding.as_deref()));
     let ids = hidden.token_ids.iter().flatten();
-    let request = v1::ForwardRequest {
+    let mut request = v1::ForwardRequest {
         token_ids: ids.flat_map(|id| id.to_le_bytes()).collect(),
         sequence: u32::try_from(hidden.sequence()).unwrap_or(u32::MAX),
         // What is random is the same in every run of a file.
@@ -315,6 +325,9 @@ async fn forward(
         want_lanes: task.pictures.steps > 0,
         ..forward_request(cluster, hidden.tokens, &mut rows, padding, true)
     };
+    if let Some(replay) = replay {
+        bring_choices(&mut request, replay);
+    }
     let mut meter = Meter::new(cluster);
     let mut lanes = LaneLog::new(cluster);
     let mut routes = match task.trace {
@@ -331,7 +344,7 @@ async fn forward(
         let batch = Batch {
             tokens: hidden.tokens,
             padding,
-            replay: None,
+            replay,
         };
         routes.record(&reply, &batch)?;
     }
@@ -362,7 +375,7 @@ impl Done {
             network,
             choice,
         } = layer;
-        let input = task.hidden.file.display().to_string();
+        let input = task.routes.name(&task.hidden);
         let identity = identity(cluster, seed, &model, shape, &input)?;
         let mut run = meter.finish(identity, 0);
         run.losses = results.losses();

@@ -1,12 +1,13 @@
 //! What a launch drives through its layer.
 
-use expertmesh_bench::workload::{Pattern, Replay, ReplayShape, Workload, WorkloadShape};
+use expertmesh_bench::workload::{Pattern, ReplayShape, Workload, WorkloadShape};
 use expertmesh_checkpoint::LayerSpec;
 use expertmesh_experts::synthetic_gate;
 
 use crate::args::load::{LoadArgs, STEPS};
 use crate::error::Failure;
 use crate::tensors::Hidden;
+use crate::traces::replay;
 
 /// A load, and how many steps of it are recorded.
 pub(crate) struct Load {
@@ -90,14 +91,7 @@ fn replayed(args: &LoadArgs, spec: &LayerSpec, seed: u64) -> Result<(Workload, u
         from: args.trace_layer,
     };
     let file = args.trace.clone().unwrap_or_default();
-    let replay = Replay::read(&file, &shape).map_err(|error| {
-        let hint = if spec.family == "synthetic" {
-            "; --experts and --top-k shape a synthetic layer, --trace-layer names a layer"
-        } else {
-            "; --trace-layer names a layer of the trace"
-        };
-        Failure::input(format!("{error}{hint}"))
-    })?;
+    let replay = replay(&file, &shape, spec.family == "synthetic")?;
     let steps = replay.steps() as u64;
     Ok((Workload::replayed(replay, shape, spec.hidden, seed), steps))
 }
