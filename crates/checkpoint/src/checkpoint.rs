@@ -147,6 +147,24 @@ impl Checkpoint {
         self.weigh(layer, &self.block(layer), measure)
     }
 
+    /// The number formats that the matrices of the layer's first expert have in the files, each once.
+    pub(crate) fn formats(&self, layer: u32) -> Result<Vec<String>, CheckpointError> {
+        let (sizes, _) = self.model.at(layer);
+        let reader = Reader {
+            store: &self.store,
+            fp8_block: self.model.fp8_block,
+        };
+        let first = self.block(layer).expert(0, sizes);
+        let mut formats = Vec::new();
+        for part in first.all().filter(|part| part.inner > 1) {
+            let format = reader.format(part)?;
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+        Ok(formats)
+    }
+
     /// The names of `layer`.
     pub(crate) fn block(&self, layer: u32) -> Block {
         Block::resolve(&self.model.names, layer, &self.store)

@@ -61,6 +61,8 @@ pub struct LayerInspection {
     pub block: String,
     /// Why the layer cannot be used, if so: a missing tensor, say. Its weights then are all zero.
     pub problem: Option<String>,
+    /// Number formats of an expert's matrices in the files, each once: `BF16`, `MXFP4` or others.
+    pub formats: Vec<String>,
     /// Weights as they are in the files.
     pub stored: LayerWeights,
     /// Weights in memory when computing in f32.
@@ -105,12 +107,14 @@ pub fn describe(directory: &Path) -> Result<Inspection, CheckpointError> {
                 stored: checkpoint.weigh_layer(layer, Measure::Stored)?,
                 f32: checkpoint.weigh_layer(layer, Measure::Loaded(Format::F32))?,
                 bf16: checkpoint.weigh_layer(layer, Measure::Loaded(Format::Bf16))?,
+                formats: checkpoint.formats(layer)?,
             })
         };
         all().unwrap_or_else(|error| LayerInspection {
             layer,
             block: checkpoint.block(layer).prefix().to_owned(),
             problem: Some(error.to_string()),
+            formats: Vec::new(),
             stored: LayerWeights::default(),
             f32: LayerWeights::default(),
             bf16: LayerWeights::default(),

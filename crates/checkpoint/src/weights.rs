@@ -92,6 +92,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The number format of `part` in its file, in words.
+    pub(crate) fn format(&self, part: &Part) -> Result<String, CheckpointError> {
+        let dtype = self.checked(part, Format::F32)?.view.dtype;
+        let [rows, columns] = self.fp8_block;
+        Ok(match (&part.stored, dtype) {
+            (Stored::Mxfp4 { .. }, _) => "MXFP4".to_owned(),
+            (_, Dtype::F8_E4M3) => format!("FP8, {rows}x{columns} blocks"),
+            (_, dtype) => dtype.to_string(),
+        })
+    }
+
     /// Reads `part` for arithmetic in `dtype`.
     pub(crate) fn matrix(
         &self,

@@ -143,6 +143,9 @@ fn f8_weights_are_multiplied_by_the_scale_of_their_block() {
         }
     }
     let seen = describe(fp8("qwen3_moe", Scales::F32, false).path()).unwrap();
+    let [rows, columns] = BLOCK;
+    let format = format!("FP8, {rows}x{columns} blocks");
+    assert_eq!(seen.moe_layers[1].formats, [format]);
     let weights = seen.moe_layers[1].stored;
     // A byte a weight, and scales of blocks of 12 by 10 in [16, 32] twice and [32, 16].
     assert_eq!(weights.expert.bytes, 3 * 512 + 4 * (2 * 8 + 6));
@@ -215,6 +218,9 @@ fn mxfp4_is_the_same_as_its_numbers_in_bf16() {
     });
     same_answers(&golden("gpt_oss_mxfp4"), wide.path(), "mxfp4");
     let seen = describe(&golden("gpt_oss_mxfp4")).unwrap();
+    let formats = |seen: &expertmesh_checkpoint::Inspection| seen.moe_layers[1].formats.clone();
+    assert_eq!(formats(&seen), ["MXFP4"]);
+    assert_eq!(formats(&describe(&golden("gpt_oss")).unwrap()), ["BF16"]);
     let (stored, loaded) = (seen.moe_layers[1].stored, seen.moe_layers[1].f32);
     let (matrices, biases) = (3 * 64 * 64, 3 * 64);
     assert_eq!(stored.expert.parameters, matrices + biases);

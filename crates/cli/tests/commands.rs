@@ -73,6 +73,8 @@ fn inspect_without_workers_shows_the_powers_of_two() {
     for words in [
         "workers",
         "experts each",
+        "experts in",
+        "MXFP4",
         "sigmoid(1.702 gate), limited to 7",
     ] {
         assert!(page.contains(words), "no {words:?} in {page}");

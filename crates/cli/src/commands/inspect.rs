@@ -118,7 +118,14 @@ fn layers(found: &Inspection, dtype: Format) -> String {
             _ => runs.push((layer.layer, layer)),
         }
     }
-    let mut table = table(&["layer", "parameters", "on disk", "one expert", "loaded"]);
+    let mut table = table(&[
+        "layer",
+        "parameters",
+        "experts in",
+        "on disk",
+        "one expert",
+        "loaded",
+    ]);
     let mut problems = String::new();
     for (last, first) in runs {
         let name = match first.layer {
@@ -133,6 +140,7 @@ fn layers(found: &Inspection, dtype: Format) -> String {
         table.add_row([
             name,
             human::count(stored.parameters),
+            first.formats.join(" and "),
             human::bytes(stored.bytes),
             human::bytes(loaded.expert.bytes),
             human::bytes(loaded.total().bytes),
@@ -161,7 +169,7 @@ fn two_towers(found: &Inspection) -> String {
 }
 
 fn same(a: &LayerInspection, b: &LayerInspection) -> bool {
-    a.problem.is_none() && b.problem.is_none() && a.stored == b.stored
+    a.problem.is_none() && b.problem.is_none() && a.stored == b.stored && a.formats == b.formats
 }
 
 fn shares(found: &Inspection, workers: NonZeroUsize, dtype: Format) -> Result<String, Failure> {
