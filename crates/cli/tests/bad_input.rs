@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use common::files::{checkpoint_with, hidden_states, raw};
-use common::{fails, golden, text};
+use common::{fails, golden, stdout, text};
 
 /// `run` on the mixtral case with this input must end with 2 and these words.
 #[track_caller]
@@ -49,6 +49,30 @@ fn bad_model(model: &Path, layer: &str, words: &[&str]) {
     let files = ["--input", text(&input), "--output", text(&output)];
     fails(2, &[&["run"][..], &model, &files].concat(), words);
     fails(2, &[&["launch"][..], &model].concat(), words);
+}
+
+/// Rows that experts square past f32 are computed as asked, and told; so is how even the load was.
+#[test]
+fn outputs_beyond_f32_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let input = directory.path().join("in.safetensors");
+    let output = directory.path().join("out.safetensors");
+    let layer = ["run", "--hidden", "16", "--ffn", "16", "--workers", "1"];
+    let files = ["--input", text(&input), "--output", text(&output)];
+    let told = |scale: f32| {
+        let values: Vec<f32> = (0..32).map(|at| scale * (at as f32 - 15.5)).collect();
+        hidden_states(&input, &[2, 16], &values);
+        stdout(&[&layer[..], &files].concat())
+    };
+    let page = told(1e30);
+    assert!(
+        page.contains("not finite        32 of 32 output values"),
+        "{page}"
+    );
+    assert!(page.lines().all(|line| line.len() < 120), "{page}");
+    let page = told(0.1);
+    assert!(page.contains("  balance           gini 0."), "{page}");
+    assert!(!page.contains("not finite"), "{page}");
 }
 
 #[test]

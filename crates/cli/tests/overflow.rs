@@ -229,7 +229,14 @@ fn wrong_input_names_the_flag() {
     };
     bad(&["--factors", "1,0"], &["--factors holds 0", "above 0"]);
     bad(&["--factors", "-1"], &["--factors holds -1"]);
-    bad(&["--factors", "much"], &["--factors"]);
+    bad(
+        &["--factors", "much"],
+        &["--factors", "expected a finite number"],
+    );
+    bad(
+        &["--factors", "1,"],
+        &["--factors", "expected a finite number"],
+    );
     let both = ["--factors", "1", "--capacity-factor", "2"];
     bad(&both, &["--factors", "--capacity-factor"]);
     bad(&["--overflow", "spill"], &["--overflow is spill"]);

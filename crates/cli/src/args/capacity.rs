@@ -212,8 +212,9 @@ fn rate(text: &str) -> Result<f32, String> {
     }
 }
 
-/// 0 and below have a meaning in some systems; the rule says which numbers it takes.
-fn factor(text: &str) -> Result<f64, String> {
+/// Reads a capacity factor. 0 and below have a meaning in some systems; the rule says which numbers it
+/// takes.
+pub(crate) fn factor(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if factor.is_finite() => Ok(factor),
         _ => Err("expected a finite number, such as 1.25".to_owned()),

@@ -17,11 +17,11 @@ use expertmesh_exchange::OnLoss;
 use expertmesh_report::overflow::{OverflowPage, OverflowRow};
 use expertmesh_telemetry::{Report, Run};
 
+use crate::args::capacity::factor;
 use crate::args::load::LoadArgs;
 use crate::args::model::ModelArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::step::StepArgs;
-use crate::args::values::parsed;
 use crate::cluster::{ProcessGroup, start_workers, while_all_live};
 use crate::commands::bench::overflow::plan::Plan;
 use crate::error::Failure;
@@ -57,7 +57,7 @@ pub(crate) struct OverflowArgs {
         value_delimiter = ',',
         allow_negative_numbers = true
     )]
-    #[arg(value_parser = parsed::<f64>, conflicts_with = "capacity_factor")]
+    #[arg(value_parser = factor, conflicts_with = "capacity_factor")]
     factors: Vec<f64>,
     /// Also write the report to this file, as JSON with a run for each policy and factor
     #[arg(long, value_name = "FILE")]

@@ -121,8 +121,19 @@ impl Results {
             ),
         );
         line("choices", &choices(run));
+        line("balance", &balance(run));
         for (name, value) in &self.aux {
-            line("loss", &format!("{name} {value:.6}"));
+            line("loss", &loss(name, *value));
+        }
+        let strange = self.output.iter().filter(|value| !value.is_finite());
+        match (strange.count(), self.output.len()) {
+            (0, _) => {}
+            (strange, of) => line(
+                "not finite",
+                &format!(
+                    "{strange} of {of} output values: what experts made of such rows is beyond f32"
+                ),
+            ),
         }
         line("output digest", run.digest.as_deref().unwrap_or("none"));
         line("written", &output.display().to_string());
@@ -134,6 +145,27 @@ fn workers(count: u32) -> String {
     match count {
         1 => "1 worker".to_owned(),
         many => format!("{many} workers"),
+    }
+}
+
+/// `gini 0.042, max / mean 1.125, entropy 2.075 of 2.079, 0 of 8 experts idle`
+fn balance(run: &Run) -> String {
+    let (b, experts) = (&run.balance, run.overflow.per_expert.len());
+    format!(
+        "gini {}, max / mean {}, entropy {} of {}, {} of {experts} experts idle",
+        human::number(b.gini),
+        human::number(b.max_over_mean),
+        human::number(b.entropy),
+        human::number((experts.max(1) as f64).ln()),
+        human::count(b.idle_experts)
+    )
+}
+
+/// A loss by name, without the digits that nobody reads.
+fn loss(name: &str, value: f64) -> String {
+    match value.abs() < 1e9 {
+        true => format!("{name} {value:.6}"),
+        false => format!("{name} {value:e}"),
     }
 }
 
