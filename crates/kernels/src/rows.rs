@@ -78,10 +78,12 @@ for_every_isa! {
         let mut next = next.chunks(width);
         let rows = values.chunks_exact(width).zip(scores.chunks_exact_mut(width));
         for ((values, scores), sums) in rows.zip(sums.chunks_exact_mut(width)) {
-            most = most.max(sigmoid_of(values, scores, next.next().unwrap_or_default()));
-            for ((score, bias), sum) in scores.iter().zip(bias).zip(sums) {
-                *sum = score + bias;
+            let next = next.next().unwrap_or_default();
+            let found = with_sums(values, bias, scores, sums, next, math::sigmoid_normal);
+            if found > math::NORMAL.to_bits() {
+                with_sums(values, bias, scores, sums, &[], math::sigmoid);
             }
+            most = most.max(found);
         }
         f32::from_bits(most)
     }
@@ -141,6 +143,40 @@ fn line_by_line(
         *to = function(*value);
         *most = magnitude_bits(*value).max(*most);
     }
+    most.into_iter().fold(0, u32::max)
+}
+
+/// [`line_by_line`], and `sums` = `to` + `bias`. Two lines go together, so that one has work for the
+/// CPU while the other waits for a result.
+#[inline(always)]
+fn with_sums(
+    values: &[f32],
+    bias: &[f32],
+    to: &mut [f32],
+    sums: &mut [f32],
+    next: &[f32],
+    function: impl Fn(f32) -> f32,
+) -> u32 {
+    let mut next = next.chunks(LINE);
+    let mut most = [0; 2 * LINE];
+    let mut each = |values: &[f32], bias: &[f32], to: &mut [f32], sums: &mut [f32]| {
+        prefetch_to_read(next.next().unwrap_or_default());
+        prefetch_to_read(next.next().unwrap_or_default());
+        let from = values.iter().zip(bias).zip(&mut most);
+        for (((value, bias), most), (to, sum)) in from.zip(to.iter_mut().zip(sums)) {
+            let result = function(*value);
+            (*to, *sum) = (result, result + bias);
+            *most = magnitude_bits(*value).max(*most);
+        }
+    };
+    let (values, values_rest) = values.as_chunks::<{ 2 * LINE }>();
+    let (bias, bias_rest) = bias.as_chunks::<{ 2 * LINE }>();
+    let (to, to_rest) = to.as_chunks_mut::<{ 2 * LINE }>();
+    let (sums, sums_rest) = sums.as_chunks_mut::<{ 2 * LINE }>();
+    for ((values, bias), (to, sums)) in values.iter().zip(bias).zip(to.iter_mut().zip(sums)) {
+        each(values, bias, to, sums);
+    }
+    each(values_rest, bias_rest, to_rest, sums_rest);
     most.into_iter().fold(0, u32::max)
 }
 

@@ -8,8 +8,9 @@ use crate::isa::for_every_isa;
 const LN_2_HIGH: f32 = 355.0 / 512.0;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 
-/// 1.5 · 2²³: adding it to a number below 2²² leaves the nearest integer in the lowest bits.
-const TO_INTEGER: f32 = 12_582_912.0;
+/// 1.5 · 2²³ + 127: adding it to a number below 2²² leaves the nearest integer in the lowest bits, as
+/// the exponent of a float.
+const TO_EXPONENT: f32 = 12_582_912.0 + 127.0;
 
 /// `eˣ`, within 1 ulp. Underflow is gradual, down to zero; overflow gives infinity; NaN stays NaN.
 #[inline(always)]
@@ -19,7 +20,10 @@ pub fn exp(x: f32) -> f32 {
     // both comparisons and reaches the polynomial.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
-    let (p, n) = reduced(x);
+    let (t, shifted) = reduced(x);
+    let p = t + 1.0;
+    let n = shifted.to_bits().wrapping_sub(TO_EXPONENT.to_bits());
+    let n = n.cast_signed();
     // 2ⁿ in two factors: n reaches from -150 to 128, past the exponents of normal numbers. The first
     // multiplication is exact, so a subnormal result is rounded once.
     let half = n >> 1;
@@ -33,17 +37,18 @@ pub(crate) const NORMAL: f32 = 86.0;
 /// ends and no multiplication.
 #[inline(always)]
 pub(crate) fn exp_normal(x: f32) -> f32 {
-    let (p, n) = reduced(x);
-    // Neither p nor the product is subnormal: its exponent is moved.
-    f32::from_bits(p.to_bits().wrapping_add(n.cast_unsigned() << 23))
+    let (t, shifted) = reduced(x);
+    // Scaled by a power of two, the sum is rounded as it would be unscaled.
+    let power = f32::from_bits(shifted.to_bits() << 23);
+    t.mul_add(power, power)
 }
 
-/// `p` and `n` with `eˣ = p · 2ⁿ` and `√½ <= p <= √2`, but for rounding.
+/// `t` and `n + `[`TO_EXPONENT`] with `eˣ = (1 + t) · 2ⁿ` and `√½ <= 1 + t <= √2`, but for rounding.
 #[inline(always)]
-fn reduced(x: f32) -> (f32, i32) {
-    // x = n ln 2 + r with |r| <= ln 2 / 2.
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, TO_INTEGER);
-    let n = shifted - TO_INTEGER;
+fn reduced(x: f32) -> (f32, f32) {
+    // x = n ln 2 + r with |r| <= ln 2 / 2. (No float below 2²² is half-way between two n.)
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, TO_EXPONENT);
+    let n = shifted - TO_EXPONENT;
     let r = (-n).mul_add(LN_2_LOW, (-n).mul_add(LN_2_HIGH, x));
 
     let p = 1.987_569_1e-4_f32
@@ -52,12 +57,7 @@ fn reduced(x: f32) -> (f32, i32) {
         .mul_add(r, 4.166_579_6e-2)
         .mul_add(r, 1.666_666_5e-1)
         .mul_add(r, 0.5);
-    let p = p.mul_add(r * r, r) + 1.0;
-    let n = shifted
-        .to_bits()
-        .wrapping_sub(TO_INTEGER.to_bits())
-        .cast_signed();
-    (p, n)
+    (p.mul_add(r * r, r), shifted)
 }
 
 /// `2ⁿ` for -126 <= n <= 127; any bits otherwise (reached with NaN only).
