@@ -4,6 +4,7 @@
 //! same bits. A few rows go through each step together, as many as fit the first cache. Nothing is
 //! allocated for a token: buffers of these rows live in a [`SelectScratch`] that the caller keeps.
 
+mod buffer;
 mod given;
 mod highest;
 mod pairs;
@@ -20,6 +21,7 @@ use crate::{
     error::RoutingError,
 };
 
+pub(crate) use buffer::Buffer;
 pub(crate) use given::group_rank;
 use highest::top_k_rows;
 pub(crate) use highest::{TopScratch, top_k};
@@ -42,9 +44,9 @@ pub struct Selector {
 #[derive(Debug, Clone, Default)]
 pub struct SelectScratch {
     /// `[rows, E]`: score of each expert.
-    scores: Vec<f32>,
+    scores: Buffer,
     /// `[rows, E]`: selection key of each expert.
-    keys: Vec<f32>,
+    keys: Buffer,
     groups: GroupScratch,
     top: TopScratch,
 }
@@ -175,11 +177,11 @@ impl Selector {
     /// the magnitude of the logits. `next` are the logits after them.
     fn score(&self, logits: &[f32], scratch: &mut SelectScratch, next: &[f32]) -> f32 {
         let SelectScratch { scores, keys, .. } = scratch;
-        scores.resize(logits.len(), 0.0);
+        let scores = scores.place(logits.len(), logits);
         let Some(bias) = &self.bias else {
             return score(logits, self.config.experts, &self.config, scores, next);
         };
-        keys.resize(logits.len(), 0.0);
+        let keys = keys.place(logits.len(), logits);
         if self.config.score == (Score::Sigmoid { f32: true }) {
             return sigmoid_and_sum(logits, bias, scores, keys, next);
         }
@@ -214,8 +216,8 @@ impl Selector {
             return top_k_rows(unlimited, e, k, experts, top);
         }
         if self.bias.is_none() {
-            keys.clear();
-            keys.extend_from_slice(unlimited);
+            keys.place(unlimited.len(), unlimited)
+                .copy_from_slice(unlimited);
         }
         match &self.config.groups {
             Some(groups) => top_k_in_groups(groups, keys, e, k, experts, limits, top),

@@ -1,13 +1,17 @@
 //! Rules whose number of choices follows from the token's scores.
 
 use super::{Buffers, Rows};
-use crate::{error::RoutingError, gate::Choices, select::top_k};
+use crate::{
+    error::RoutingError,
+    gate::Choices,
+    select::{Buffer, top_k},
+};
 
 /// The fewest experts, by falling key, whose scores sum to `p` or more; `k` if these do not reach
 /// it (Q. Huang et al., "Harder tasks need more experts", ACL 2024, where scores are the
 /// softmax).
 pub(crate) fn top_p(rows: &Rows<'_>, p: f32) -> Result<Choices, RoutingError> {
-    let mut scores = vec![];
+    let mut scores = Buffer::default();
     rows.ragged(
         |_, row, chosen, buffers| {
             best(rows, row, chosen, buffers);
@@ -25,7 +29,7 @@ pub(crate) fn top_p(rows: &Rows<'_>, p: f32) -> Result<Choices, RoutingError> {
 
 /// Of the `k` highest keys those whose scores exceed `least`, and the first in any case.
 pub(crate) fn threshold(rows: &Rows<'_>, least: f32) -> Result<Choices, RoutingError> {
-    let mut scores = vec![];
+    let mut scores = Buffer::default();
     rows.ragged(
         |_, row, chosen, buffers| {
             best(rows, row, chosen, buffers);

@@ -1,7 +1,7 @@
 //! The parts of a selection for rules that choose by something else than the keys.
 
 use super::{
-    SelectScratch, Selector,
+    Buffer, SelectScratch, Selector,
     highest::{TopScratch, top_k},
     steps::{first_not_finite, score},
 };
@@ -31,29 +31,35 @@ impl Selector {
     /// Selection keys of a row, before group limits; the scores stay in `scratch`.
     pub(crate) fn keys<'s>(&self, row: &[f32], scratch: &'s mut SelectScratch) -> &'s mut [f32] {
         let SelectScratch { scores, keys, .. } = scratch;
-        self.fill_keys(row, scores, keys);
+        self.fill_keys(row, scores, keys)
+    }
+
+    fn fill_keys<'k>(
+        &self,
+        row: &[f32],
+        scores: &mut Buffer,
+        keys: &'k mut Buffer,
+    ) -> &'k mut [f32] {
+        self.fill_scores(row, scores);
+        let keys = keys.place(row.len(), row);
+        match (self.config.select, &self.bias) {
+            (Select::Logit, _) => keys.copy_from_slice(row),
+            (Select::ScorePlusBias, Some(bias)) => {
+                // Clamped, because two infinite keys of a group would add up to NaN.
+                for ((key, score), bias) in keys.iter_mut().zip(scores.iter()).zip(bias) {
+                    *key = (score + bias).clamp(f32::MIN, f32::MAX);
+                }
+            }
+            (Select::Score | Select::SecondByLogit, _) | (Select::ScorePlusBias, None) => {
+                keys.copy_from_slice(scores);
+            }
+        }
         keys
     }
 
-    pub(super) fn fill_keys(&self, row: &[f32], scores: &mut Vec<f32>, keys: &mut Vec<f32>) {
-        self.fill_scores(row, scores);
-        keys.clear();
-        match (self.config.select, &self.bias) {
-            (Select::Logit, _) => keys.extend_from_slice(row),
-            (Select::ScorePlusBias, Some(bias)) => {
-                // Clamped, because two infinite keys of a group would add up to NaN.
-                let key = |(score, bias): (&f32, &f32)| (score + bias).clamp(f32::MIN, f32::MAX);
-                keys.extend(scores.iter().zip(bias).map(key));
-            }
-            (Select::Score | Select::SecondByLogit, _) | (Select::ScorePlusBias, None) => {
-                keys.extend_from_slice(scores);
-            }
-        }
-    }
-
     /// Scores of a row, in place of what `scores` held.
-    pub(crate) fn fill_scores(&self, row: &[f32], scores: &mut Vec<f32>) {
-        scores.resize(row.len(), 0.0);
+    pub(crate) fn fill_scores(&self, row: &[f32], scores: &mut Buffer) {
+        let scores = scores.place(row.len(), row);
         score(row, row.len(), &self.config, scores, &[]);
     }
 
