@@ -3,8 +3,8 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _CMP_GE_OQ, _CMP_GT_OQ, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_movemask_ps,
-    _mm256_set1_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cmplt_epu32_mask,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_add_epi32, _mm512_mask_compress_ps,
+    _mm256_set1_ps, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cmplt_epu32_mask, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_add_epi32, _mm512_mask_compress_ps,
     _mm512_mask_i32scatter_epi32, _mm512_mask_permutexvar_ps, _mm512_mask_reduce_add_epi32,
     _mm512_mask_reduce_min_ps, _mm512_maskz_compress_epi32, _mm512_max_ps, _mm512_min_ps,
     _mm512_permute_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_si512,
@@ -14,7 +14,7 @@ use std::arch::x86_64::{
 use std::hint::black_box;
 
 use super::{LANES, Lanes, TOGETHER};
-use crate::rows::Runs;
+use crate::rows::{MAX_WIDTH, Runs};
 
 /// Named by functions alone that `for_every_lanes` compiles for AVX-512.
 pub(in crate::rows) struct Avx512;
@@ -139,6 +139,12 @@ fn higher_than(than: __m512, keys: &[f32]) -> __m512i {
     higher
 }
 
+/// The indices of the keys of a row, line by line: a load spares the CPU two additions.
+static INDICES: Indices = Indices::new();
+
+#[repr(align(64))]
+struct Indices([[u32; LANES]; MAX_WIDTH / LANES]);
+
 /// Keys that reach a threshold, side by side, and their indices. After them come keys of `-inf`, and
 /// at last what was written before.
 #[derive(Clone, Copy)]
@@ -221,6 +227,18 @@ fn pick_of_8_runs<const LINES: usize>(
     answers
 }
 
+impl Indices {
+    const fn new() -> Self {
+        let mut lines = [[0; LANES]; MAX_WIDTH / LANES];
+        let mut at = 0;
+        while at < MAX_WIDTH {
+            lines[at / LANES][at % LANES] = at as u32;
+            at += 1;
+        }
+        Self(lines)
+    }
+}
+
 impl Default for Few {
     fn default() -> Self {
         Self {
@@ -242,17 +260,18 @@ impl Few {
         threshold: f32,
     ) {
         let threshold = _mm512_set1_ps(threshold);
-        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let none = _mm512_set1_ps(f32::NEG_INFINITY);
         let mut found = 0;
         for run in runs {
             for (line, at) in row[run].iter().zip(run * LINES..) {
                 let line = loaded(line);
                 let passed = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(line, threshold);
-                let index = _mm512_add_epi32(lanes, _mm512_set1_epi32(word(LANES * at)));
-                // SAFETY: `found` is at most 16, and the arrays have 16 elements from there. What
-                // is too much is overwritten by the next line.
+                // SAFETY: a line of the table is as long as the load; `found` is at most 16, and
+                // the arrays have 16 elements from there. What is too much is overwritten by the
+                // next line.
                 unsafe {
+                    let index = &INDICES.0[at % INDICES.0.len()];
+                    let index = _mm512_loadu_si512(index.as_ptr().cast());
                     let keys = self.keys.as_mut_ptr().add(found);
                     _mm512_storeu_ps(keys, _mm512_mask_compress_ps(none, passed, line));
                     let indices = self.indices.as_mut_ptr().add(found).cast();
@@ -273,7 +292,9 @@ impl Few {
     #[inline]
     fn order(&self, indices: &mut [u32]) -> bool {
         let k = indices.len();
-        let (keys, _) = black_box(&self.keys).split_at(LANES);
+        // Of a known number of comparisons the compiler would make all at once, and run out of
+        // masks.
+        let keys = black_box(&self.keys[..LANES]);
         // SAFETY: half of the array is as long as the load.
         let together = unsafe { _mm512_loadu_ps(keys.as_ptr()) };
         let ranks = higher_than(together, keys);
@@ -368,14 +389,17 @@ fn two_highest_of_8<const LINES: usize>(runs: &[[[f32; LANES]; LINES]]) -> Best 
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn two_highest_of_lanes<const LINES: usize>(run: &[[f32; LANES]; LINES]) -> Best {
-    let none = _mm512_set1_ps(f32::NEG_INFINITY);
     let mut best = Best {
-        first: none,
-        second: none,
+        first: loaded(&run[0]),
+        second: _mm512_set1_ps(f32::NEG_INFINITY),
     };
-    for line in run {
+    for (at, line) in run.iter().enumerate().skip(1) {
         let line = loaded(line);
-        best.second = _mm512_max_ps(best.second, _mm512_min_ps(best.first, line));
+        let loser = _mm512_min_ps(best.first, line);
+        best.second = match at {
+            1 => loser,
+            _ => _mm512_max_ps(best.second, loser),
+        };
         best.first = _mm512_max_ps(best.first, line);
     }
     best
