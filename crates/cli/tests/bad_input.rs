@@ -73,6 +73,13 @@ fn outputs_beyond_f32_are_told() {
     let page = told(0.1);
     assert!(page.contains("  balance           gini 0."), "{page}");
     assert!(!page.contains("not finite"), "{page}");
+    let replay = [&layer[..], &files, &["--gate", "replay"]].concat();
+    fails(2, &replay, &["--gate replay", "add --trace FILE"]);
+    fails(
+        2,
+        &["simulate", "--gate", "replay"],
+        &["--gate replay", "add --trace FILE"],
+    );
 }
 
 #[test]

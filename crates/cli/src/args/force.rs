@@ -7,7 +7,9 @@ use std::str::FromStr;
 use clap::Args;
 use expertmesh_routing::Kind;
 
-use crate::args::values::{parsed, push};
+use crate::args::model::ModelArgs;
+use crate::args::values::{GateChoice, parsed, push};
+use crate::error::Failure;
 
 /// The flag that takes the choices from the gate; `None` if absent.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -48,6 +50,21 @@ impl ForceArgs {
         let mut argv = Vec::new();
         push(&mut argv, "--force-routes", self.force_routes);
         argv
+    }
+}
+
+/// Refuses `--gate replay` without a trace that brings choices.
+///
+/// # Errors
+/// [`Failure::Input`] that says what to add.
+pub(crate) fn check_replay(model: &ModelArgs, has_trace: bool) -> Result<(), Failure> {
+    let gate = model.gate.as_ref();
+    let replays = gate.is_some_and(|GateChoice(preset)| preset.info().name == "replay");
+    match replays && !has_trace {
+        true => Err(Failure::input(
+            "--gate replay has nothing to replay; add --trace FILE, whose choices it takes",
+        )),
+        false => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
 use crate::args::auto::AutoArgs;
-use crate::args::force::{ForceArgs, ForceFlag};
+use crate::args::force::{ForceArgs, ForceFlag, check_replay};
 use crate::args::load::LoadArgs;
 use crate::args::model::{Model, ModelArgs};
 use crate::args::network::NetworkArgs;
@@ -21,7 +21,7 @@ use crate::args::picture::PictureArgs;
 use crate::args::process::ProcessArgs;
 use crate::args::stack::StackArgs;
 use crate::args::step::{StepArgs, StepOptions};
-use crate::args::values::{GateChoice, push};
+use crate::args::values::push;
 use crate::cluster::{LocalCluster, ProcessGroup, WorkerOptions, start_cluster, while_all_live};
 use crate::commands::launch::load::Load;
 pub(crate) use crate::commands::launch::load::{load, pattern};
@@ -229,14 +229,7 @@ fn check_routes(args: &LaunchArgs, layers: usize) -> Result<(), Failure> {
         )));
     }
     let has_trace = args.load.trace.is_some();
-    let gate = args.model.gate.as_ref();
-    let replays = gate.is_some_and(|GateChoice(preset)| preset.info().name == "replay");
-    if replays && !has_trace && args.load.steps != Some(0) {
-        return Err(Failure::input(
-            "--gate replay has nothing to replay; add --trace FILE, or --steps 0 --stay for \
-             clients that bring their choices",
-        ));
-    }
+    check_replay(&args.model, has_trace || args.load.steps == Some(0))?;
     match args.force.force_routes {
         Some(ForceFlag::Replay) if !has_trace && args.load.steps != Some(0) => Err(Failure::input(
             "--force-routes replay has nothing to replay; add --trace FILE, or --steps 0 \

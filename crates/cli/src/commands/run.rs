@@ -19,6 +19,7 @@ use expertmesh_transport::{CoordinatorClient, LinkOptions};
 use expertmesh_wire::v1;
 
 use crate::args::auto::AutoArgs;
+use crate::args::force::{ForceArgs, check_replay};
 use crate::args::model::{Model, ModelArgs};
 use crate::args::network::NetworkArgs;
 use crate::args::own_rule::check_own_rule;
@@ -176,6 +177,7 @@ fn place(args: &RunArgs, log_format: LogFormat) -> Result<Place, Failure> {
              cluster that is up, or the shape of a synthetic layer, such as --hidden 64",
         ));
     }
+    check_replay(&args.model, args.routes.force() != ForceArgs::default())?;
     let model = args.model.resolve()?;
     check_own_rule(model.source.spec(), &args.step, &StackArgs::default())?;
     let experts = model.source.spec().routed_experts();

@@ -11,6 +11,7 @@ use expertmesh_simulator::{SimConfig, SimError, Simulator};
 use expertmesh_telemetry::{Run, Shape};
 use expertmesh_topology::Fabric;
 
+use crate::args::force::check_replay;
 use crate::args::process::WORKERS;
 use crate::args::step::StepOptions;
 use crate::commands::simulate::SimulateArgs;
@@ -61,6 +62,7 @@ struct Cluster {
 /// [`Failure::Input`] for flags and files that do not fit.
 pub(super) fn plan(args: &SimulateArgs, lane_steps: u64) -> Result<Planned, Failure> {
     check(args)?;
+    check_replay(&args.model, args.load.trace.is_some())?;
     let machines = Machines::read(args)?;
     check_costs(args, &machines.costs)?;
     let (args, choice) = settle(args, &machines)?;
