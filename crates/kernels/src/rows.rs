@@ -107,6 +107,53 @@ for_every_isa! {
     }
 }
 
+/// How [`shares`] makes weights of scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shares {
+    /// What is added to the sum before it divides.
+    pub eps: f32,
+    /// What every share is multiplied by.
+    pub scale: f32,
+}
+
+for_every_isa! {
+    /// `weights` `[rows, k]` = the `scores` of the chosen `indices` of every row of `width`, as shares
+    /// of their sum, which is added up in the order of the choices.
+    ///
+    /// # Panics
+    ///
+    /// If `width` or `k` is 0, the slices do not hold the same number of whole rows, or an index is
+    /// not below `width`.
+    pub fn shares(
+        scores: &[f32],
+        width: usize,
+        indices: &[u32],
+        k: usize,
+        of: &Shares,
+        weights: &mut [f32],
+    ) {
+        let Shares { eps, scale } = *of;
+        let rows = scores.len() / width;
+        assert_eq!((rows * k, rows * k), (indices.len(), weights.len()), "rows");
+        let rows = scores.chunks_exact(width).zip(indices.chunks_exact(k));
+        for ((scores, indices), weights) in rows.zip(weights.chunks_exact_mut(k)) {
+            for (weight, index) in weights.iter_mut().zip(indices) {
+                *weight = scores[*index as usize];
+            }
+        }
+        // Not in the same turn: a vector waits for the numbers that it is loaded from to be stored.
+        for row in weights.chunks_exact_mut(k) {
+            let divisor = row.iter().fold(0.0, |sum, score| sum + score) + eps;
+            let share = |score: &mut f32| *score = *score / divisor * scale;
+            // The usual number is a constant, so that a row is a register.
+            match row.as_chunks_mut::<8>() {
+                ([row], []) => row.iter_mut().for_each(share),
+                _ => row.iter_mut().for_each(share),
+            }
+        }
+    }
+}
+
 /// Values of a line of memory.
 const LINE: usize = 16;
 

@@ -72,8 +72,13 @@ impl Route {
         if let Some(padding) = &self.padding {
             RoutingError::check_length("padding", padding.len(), [t, 1], "tokens x 1")?;
         }
-        match self.experts.iter().position(|&expert| expert as usize >= e) {
-            Some(choice) => {
+        // Usually there is none, which is soon seen where nobody asks for the first.
+        let limit = u32::try_from(e).unwrap_or(u32::MAX);
+        let beyond = |found, &expert: &u32| found | (expert >= limit);
+        let any = self.experts.iter().fold(false, beyond);
+        let mut choices = self.experts.iter();
+        match any.then(|| choices.position(|&expert| expert as usize >= e)) {
+            Some(Some(choice)) => {
                 let (token, slot) = self.place_of(choice);
                 Err(RoutingError::NoSuchExpert {
                     token,
@@ -82,7 +87,7 @@ impl Route {
                     experts: e,
                 })
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 

@@ -12,12 +12,12 @@ mod steps;
 
 use expertmesh_kernels::{
     Format, math, round_bf16,
-    rows::{add_bias, magnitude, sigmoid_and_sum},
+    rows::{Shares, add_bias, magnitude, shares, sigmoid_and_sum},
 };
 
 use crate::{
     bias::BiasUpdate,
-    config::{Groups, Post, RouterConfig, Score, Select, WeightDtype},
+    config::{Groups, Norm, Post, RouterConfig, Score, Select, WeightDtype},
     error::RoutingError,
 };
 
@@ -228,6 +228,9 @@ impl Selector {
     /// Weights of the chosen `experts` of a few rows, whose scores are in `scratch`.
     fn weigh(&self, logits: &[f32], experts: &[u32], weights: &mut [f32], scratch: &SelectScratch) {
         let (e, k) = (self.config.experts, self.config.top_k);
+        if let Some(of) = self.shares() {
+            return shares(&scratch.scores, e, experts, k, &of, weights);
+        }
         let scores = scratch.scores.chunks_exact(e);
         let rows = logits.chunks_exact(e).zip(scores).enumerate();
         let slots = experts.chunks_exact(k).zip(weights.chunks_exact_mut(k));
@@ -236,6 +239,21 @@ impl Selector {
                 scratch.groups.allowed[row * groups.n + expert / (e / groups.n)]
             };
             self.weigh_row(logits, scores, allowed, experts, weights);
+        }
+    }
+
+    /// How weights are shares of the scores, where nothing else is done to them.
+    fn shares(&self) -> Option<Shares> {
+        let config = &self.config;
+        let masked = config.groups.as_ref().map(|by| by.weights_from_masked);
+        let rounded = config.weights_in_bf16()
+            || config.weight_dtype == WeightDtype::Model && config.dtype == Format::Bf16;
+        let scale = config.scale;
+        match (config.post, config.norm) {
+            (Post::None, Norm::Sum { eps }) if !rounded && masked != Some(true) => {
+                Some(Shares { eps, scale })
+            }
+            _ => None,
         }
     }
 

@@ -166,6 +166,34 @@ fn scores_have_the_bits_of_the_scalar_functions_on_every_kernel() {
 }
 
 #[test]
+fn shares_are_those_of_one_choice_after_another_on_every_kernel() {
+    let scores: Vec<f32> = (1_u16..=90).map(|at| 1.0 / f32::from(at)).collect();
+    let (width, of) = (
+        30,
+        Shares {
+            eps: 1e-20,
+            scale: 2.5,
+        },
+    );
+    for k in [1, 7, 8, 9, 16] {
+        let indices: Vec<u32> = (0..3 * k).map(|at| at as u32 * 7 % 30).collect();
+        let mut expected = Vec::new();
+        for (row, indices) in scores.chunks(width).zip(indices.chunks(k)) {
+            let sum = indices
+                .iter()
+                .fold(0.0, |sum, &index| sum + row[index as usize]);
+            let share = |&index: &u32| row[index as usize] / (sum + of.eps) * of.scale;
+            expected.extend(indices.iter().map(share));
+        }
+        for isa in Isa::available() {
+            let mut weights = vec![f32::NAN; 3 * k];
+            super::shares::on(isa, &scores, width, &indices, k, &of, &mut weights);
+            assert_eq!(weights, expected, "{isa:?}, {k}");
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "17 of 20")]
 fn no_more_than_the_most() {
     highest(&[0.0; 20], 20, 17, &mut [0; 17]);
