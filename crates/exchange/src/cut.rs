@@ -1,6 +1,5 @@
 //! Where rows and choices of each host lie in a plan, and how they are cut into chunks.
 
-use std::hint::select_unpredictable;
 use std::ops::Range;
 
 use crate::plan::{Limits, index};
@@ -14,17 +13,18 @@ pub(crate) struct Cursor {
     pub(crate) choices: u32,
     /// Rows so far, likewise.
     pub(crate) rows: u32,
-    /// 1 + the token of the last row, 0 before the first.
+    /// 1 + the token of the last row; 0 before the first, and where every choice has a row.
     pub(crate) last: u32,
-    /// Counting: where the choices of the last row begin. Filling: where those of the host begin.
+    /// Filling: where the choices of the host begin.
     pub(crate) first: u32,
-    /// Counting: rows before the chunk. Filling: the host's position in the plan.
+    /// Counting: rows before the chunk. Filling: the host's position in the plan, which its rows
+    /// are counted with.
     pub(crate) host: u32,
     /// Counting: chunks before this one. Filling: the chunk that the next choice is in.
     pub(crate) chunk: u32,
     /// Where the chunk begins among choices.
     pub(crate) start: u32,
-    /// Filling: where it ends.
+    /// Counting: choices up to which it is not full for sure. Filling: where it ends.
     pub(crate) end: u32,
 }
 
@@ -41,16 +41,6 @@ pub(crate) struct Cutter {
 // === impl Cursor ===
 
 impl Cursor {
-    /// Counts a choice of `token`, which begins a row or does not, 1 or 0.
-    #[inline(always)]
-    pub(crate) fn count(&mut self, begins: u32, token: u32) {
-        // Which it is is as good as random: a branch would be mispredicted every other time.
-        self.first = select_unpredictable(begins == 1, self.choices, self.first);
-        self.rows += begins;
-        self.choices += 1;
-        self.last = token + 1;
-    }
-
     /// While counting: the chunk that ends before these rows and choices.
     fn chunk_before(&self, rows: u32, choices: u32) -> Chunk {
         Chunk {
@@ -94,26 +84,38 @@ impl Cutter {
         }
     }
 
-    /// Looks at the choice that the cursor at `at` has just counted.
+    /// Cursors before the first choice.
+    pub(crate) fn cursors(&self, count: usize) -> Vec<Cursor> {
+        let none = Cursor {
+            end: self.sure,
+            ..Cursor::default()
+        };
+        vec![none; count]
+    }
+
+    /// Looks at the choice that the cursor at `at` has just counted; `of_row` says how many choices
+    /// its row has so far.
     #[inline(always)]
-    pub(crate) fn add(&mut self, cursor: &mut Cursor, at: usize) {
-        if cursor.choices - cursor.start > self.sure {
-            self.cut(cursor, at);
+    pub(crate) fn add(&mut self, cursor: &mut Cursor, at: usize, of_row: impl FnOnce() -> u32) {
+        if cursor.choices > cursor.end {
+            self.cut(cursor, at, of_row);
         }
     }
 
     /// Ends a chunk before the last row, if it does not fit with it.
     #[cold]
-    fn cut(&mut self, cursor: &mut Cursor, at: usize) {
+    fn cut(&mut self, cursor: &mut Cursor, at: usize, of_row: impl FnOnce() -> u32) {
         let rows = cursor.rows - cursor.host;
         let choices = cursor.choices - cursor.start;
         if rows < 2 || self.limits.fits(rows as usize, choices as usize) {
             return;
         }
-        let chunk = cursor.chunk_before(cursor.rows - 1, cursor.first);
+        let first = cursor.choices - of_row();
+        let chunk = cursor.chunk_before(cursor.rows - 1, first);
         self.full.push((at, chunk));
         cursor.host = cursor.rows - 1;
-        cursor.start = cursor.first;
+        cursor.start = first;
+        cursor.end = first.saturating_add(self.sure);
         cursor.chunk += 1;
     }
 
@@ -173,6 +175,7 @@ impl Cutter {
             let chunk = chunks.get(cursor.chunk as usize);
             let end = chunk.map_or(0, |chunk| chunk.choices.end);
             cursor.end = cursor.first + index(end);
+            cursor.rows += cursor.host;
         }
         (hosts, chunks)
     }

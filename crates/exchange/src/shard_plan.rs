@@ -5,6 +5,7 @@
 //! number of tokens and hosts. Kept choices are read twice in a row, so that memory streams: to
 //! count them and cut their rows into chunks ([`cut`]), and to fill the arrays.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use expertmesh_wire::encoded_len;
@@ -104,7 +105,7 @@ pub struct ShardPlan {
     /// Hosts that get rows, ascending by endpoint.
     pub hosts: Vec<HostPlan>,
     pub(crate) results: Vec<ResultAt>,
-    /// `[rows]`, host after host, as the next four.
+    /// `[rows + hosts]`, host after host, as the next three: before those of a host comes a 0.
     row_tokens: Vec<u32>,
     /// `[rows + hosts]`: a host has one more than it has rows.
     row_offsets: Vec<u32>,
@@ -139,19 +140,28 @@ impl ShardPlan {
     pub fn new(home: u32, kept: Kept<'_>, table: &HostTable, limits: Limits) -> Self {
         // At least as many waves as there are.
         let waves = kept.targets.iter().fold(0, |bits, target| bits | target) >> Target::WAVE_BIT;
+        let waves = waves as usize + 1;
+        let primaries = table.primaries();
         let walk = Walk {
             kept,
             table,
-            waves: waves as usize + 1,
+            usual: match waves {
+                1 => primaries.into(),
+                _ => primaries.iter().map(|host| host * index(waves)).collect(),
+            },
+            waves,
             row_per_choice: limits.row_per_choice,
         };
-        let mut cursors = vec![Cursor::default(); table.endpoints() * walk.waves];
         let mut cutter = Cutter::new(limits, kept.targets.len());
-        walk.each(&mut cursors, |cursor, at, token, _, _| {
-            cursor.count(walk.begins_row(cursor, token), token);
-            cutter.add(cursor, at);
+        let mut cursors = cutter.cursors(table.endpoints() * waves);
+        walk.each(&mut cursors, |cursor, at, token, _, choice| {
+            cursor.choices += 1;
+            cursor.rows += walk.begins_row(cursor, token);
+            cursor.last = walk.mark(token);
+            let walk = &walk;
+            cutter.add(cursor, at, move || walk.choices_of_row(at, token, choice));
         });
-        let (hosts, chunks) = cutter.lay_out(&mut cursors, walk.waves);
+        let (hosts, chunks) = cutter.lay_out(&mut cursors, waves);
         let rows = hosts.last().map_or(0, |host| host.rows.end);
         let sent = hosts.last().map_or(0, |host| host.choices.end);
         let choices = kept.targets.len();
@@ -162,7 +172,7 @@ impl ShardPlan {
             weights: copied(kept.weights),
             own: Vec::new(),
             results: spare::take(choices),
-            row_tokens: spare::take(rows),
+            row_tokens: spare::take(rows + hosts.len()),
             row_offsets: spare::take(rows + hosts.len()),
             experts: spare::take(sent),
             kept: spare::take(sent),
@@ -194,7 +204,7 @@ impl ShardPlan {
         } = self.hosts[at].clone();
         HostRows {
             endpoint,
-            tokens: &self.row_tokens[rows.clone()],
+            tokens: &self.row_tokens[rows.start + at + 1..=rows.end + at],
             offsets: &self.row_offsets[rows.start + at..=rows.end + at],
             experts: &self.experts[choices.clone()],
             kept: &self.kept[choices],
@@ -251,39 +261,39 @@ impl ShardPlan {
     /// Writes what goes where. `AHEAD` asks memory for what comes next of each host.
     fn fill<const AHEAD: bool>(&mut self, walk: &Walk<'_>, cursors: &mut [Cursor]) {
         for (at, host) in self.hosts.iter().enumerate() {
+            self.row_tokens[host.rows.start + at] = 0;
             self.row_offsets[host.rows.start + at] = 0;
         }
-        let [experts, kept] = [&mut self.experts[..], &mut self.kept[..]];
+        let experts = &mut self.experts[..];
+        let kept = &mut self.kept[..experts.len()];
         let results = &mut self.results[..];
-        let [row_tokens, row_offsets] = [&mut self.row_tokens[..], &mut self.row_offsets[..]];
+        let row_tokens = &mut self.row_tokens[..];
+        let row_offsets = &mut self.row_offsets[..row_tokens.len()];
         walk.each(cursors, |cursor, _, token, expert, choice| {
             if cursor.choices == cursor.end {
                 cursor.next_chunk(&self.chunks);
             }
+            let at = cursor.choices;
             // Whether a row is new is as good as random: rather than ask, what it begins is written
             // again for each of its choices.
-            let now = Cursor {
-                choices: cursor.choices + 1,
-                rows: cursor.rows + walk.begins_row(cursor, token),
-                last: token + 1,
-                ..*cursor
-            };
-            let at = cursor.choices;
+            let row = cursor.rows + walk.begins_row(cursor, token);
             if AHEAD {
                 prefetch_to_write(experts, at as usize + LINE);
                 prefetch_to_write(kept, at as usize + LINE);
-                prefetch_to_write(row_tokens, now.rows as usize + LINE);
-                prefetch_to_write(row_offsets, (now.rows + now.host) as usize + LINE);
+                prefetch_to_write(row_tokens, row as usize + LINE);
+                prefetch_to_write(row_offsets, row as usize + LINE);
             }
             experts[at as usize] = expert;
             kept[at as usize] = choice;
+            row_tokens[row as usize] = token;
+            row_offsets[row as usize] = at + 1 - cursor.first;
             results[choice as usize] = ResultAt {
-                chunk: now.chunk,
-                row: at - now.start,
+                chunk: cursor.chunk,
+                row: at - cursor.start,
             };
-            row_tokens[now.rows as usize - 1] = token;
-            row_offsets[(now.rows + now.host) as usize] = now.choices - now.first;
-            *cursor = now;
+            cursor.choices = at + 1;
+            cursor.rows = row;
+            cursor.last = walk.mark(token);
         });
     }
 
@@ -343,6 +353,8 @@ impl ShardPlan {
 struct Walk<'a> {
     kept: Kept<'a>,
     table: &'a HostTable,
+    /// `[E]` the cursor of each expert's first replica in the first wave.
+    usual: Cow<'a, [u32]>,
     waves: usize,
     row_per_choice: bool,
 }
@@ -358,21 +370,20 @@ impl Walk<'_> {
         cursors: &mut [Cursor],
         mut each: impl FnMut(&mut Cursor, usize, u32, u32, u32),
     ) {
-        let primaries = self.table.primaries();
+        let usual = &self.usual[..];
         let mut choice = 0;
         for (token, range) in (0..).zip(self.kept.offsets.windows(2)) {
             for &target in &self.kept.targets[range[0] as usize..range[1] as usize] {
                 // The usual target is the number of its expert.
-                match primaries.get(target as usize) {
-                    Some(host) => {
-                        let cursor = *host as usize * self.waves;
-                        each(&mut cursors[cursor], cursor, token, target, choice);
+                match usual.get(target as usize) {
+                    Some(&at) => {
+                        let at = at as usize;
+                        each(&mut cursors[at], at, token, target, choice);
                     }
                     None => {
-                        if let Some(host) = self.table.host(target) {
-                            let Target { expert, wave, .. } = Target::unpack(target);
-                            let cursor = host as usize * self.waves + usize::from(wave);
-                            each(&mut cursors[cursor], cursor, token, expert, choice);
+                        if let Some(at) = self.unusual(target) {
+                            let expert = Target::unpack(target).expert;
+                            each(&mut cursors[at], at, token, expert, choice);
                         }
                     }
                 }
@@ -381,10 +392,44 @@ impl Walk<'_> {
         }
     }
 
+    /// The cursor of a target that is not the number of an expert; `None` if no host computes it.
+    fn unusual(&self, target: u32) -> Option<usize> {
+        let host = self.table.host(target)?;
+        let wave = Target::unpack(target).wave;
+        Some(host as usize * self.waves + usize::from(wave))
+    }
+
+    /// How many choices the row of `choice` has with it, among those of the cursor at `at`.
+    fn choices_of_row(&self, at: usize, token: u32, choice: u32) -> u32 {
+        if self.row_per_choice {
+            return 1;
+        }
+        let first = self.kept.offsets[token as usize];
+        let targets = self.kept.targets[first as usize..=choice as usize].iter();
+        let cursor_of = |target: u32| match self.usual.get(target as usize) {
+            Some(&at) => Some(at as usize),
+            None => self.unusual(target),
+        };
+        index(
+            targets
+                .filter(|target| cursor_of(**target) == Some(at))
+                .count(),
+        )
+    }
+
     /// 1 if a choice of `token` begins a row at `cursor`, else 0.
     #[inline(always)]
     fn begins_row(&self, cursor: &Cursor, token: u32) -> u32 {
-        u32::from(self.row_per_choice | (cursor.last != token + 1))
+        u32::from(cursor.last != token + 1)
+    }
+
+    /// What a cursor keeps of a row of `token`: nothing, where every choice begins one.
+    #[inline(always)]
+    fn mark(&self, token: u32) -> u32 {
+        match self.row_per_choice {
+            true => 0,
+            false => token + 1,
+        }
     }
 }
 
