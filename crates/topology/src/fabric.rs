@@ -399,7 +399,7 @@ fn places(
         Some(names) => {
             return Err(TopologyError::Workers {
                 file: topology.origin.file.clone(),
-                line: topology.origin.hosts_line,
+                line: topology.origin.workers_line,
                 workers,
                 expected: format!("{}, the entries of `workers`", names.len()),
             });
@@ -425,7 +425,7 @@ fn places(
         if taken[at] > hosts[at].slots {
             return Err(TopologyError::Workers {
                 file: topology.origin.file.clone(),
-                line: topology.origin.hosts_line,
+                line: topology.origin.workers_line,
                 workers,
                 expected: format!(
                     "at most {} of them on host \"{}\", its slots",

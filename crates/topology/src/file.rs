@@ -99,6 +99,10 @@ impl Topology {
             origin: Origin {
                 file: file_name.to_owned(),
                 hosts_line: reader.line(last.span().start),
+                workers_line: reader.line(match &file.workers {
+                    Some(cell) => cell.span().start,
+                    None => last.span().start,
+                }),
                 text: text.to_owned(),
             },
             overrides: overrides(&reader, &file.overrides)?,
@@ -227,7 +231,13 @@ fn read_host(
             .filter(|rack| *rack < MOST_HOSTS)
             .ok_or_else(|| {
                 let held = format!("holds {rack}");
-                reader.field(at, "host.rack", &held, &format!("0 to {}", MOST_HOSTS - 1))
+                let line = host.rack.as_ref().map_or(at, |cell| cell.span().start);
+                reader.field(
+                    line,
+                    "host.rack",
+                    &held,
+                    &format!("0 to {}", MOST_HOSTS - 1),
+                )
             })?,
         (None, Some(before)) if per_rack.is_some() => before.rack + 1,
         (None, _) => 0,
@@ -251,7 +261,7 @@ fn read_host(
             })?,
     };
     let name = reader
-        .text_of("host.name", &host.name)?
+        .host_name(&host.name)?
         .unwrap_or_else(|| "host".to_owned());
     let is_many = any.is_some() || count > 1;
     let one = Host {
@@ -318,7 +328,9 @@ fn check(
         }
         (false, true) => {
             let expected = "`rack` or `per_rack` in a [[host]]: all hosts sit in one rack";
-            return Err(reader.field(hosts_at, "tier.spine", "leads nowhere", expected));
+            let spine_at = file.tier.as_ref().and_then(TierText::spine_at);
+            let spine_at = spine_at.unwrap_or(hosts_at);
+            return Err(reader.field(spine_at, "tier.spine", "leads nowhere", expected));
         }
         _ => {}
     }

@@ -34,6 +34,8 @@ pub struct Origin {
     pub file: String,
     /// Line of the last table of hosts, from 1.
     pub hosts_line: usize,
+    /// Line of the list of workers; that of the hosts where there is none.
+    pub workers_line: usize,
     /// The text, so that every process of a cluster reads the same.
     pub text: String,
 }

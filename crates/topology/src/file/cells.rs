@@ -23,12 +23,24 @@ impl Reader<'_> {
         1 + before.iter().filter(|&&byte| byte == b'\n').count()
     }
 
-    /// What the reader of TOML says, in one line.
+    /// What the reader of TOML says, in one line. Of a value that it does not take it does not say
+    /// whose it is; the line does.
     pub(super) fn syntax(&self, error: &toml::de::Error) -> TopologyError {
+        let line = self.line(error.span().map_or(0, |span| span.start));
+        let said = error.message().trim().replace('\n', ", ");
+        let text = self.text.lines().nth(line - 1).unwrap_or_default().trim();
+        let is_list = text.starts_with('[') && said.ends_with("expected a sequence");
+        let reason = match said.starts_with("unknown field") || text.is_empty() {
+            true => said,
+            false if is_list => {
+                format!("`{text}` is one table, expected a list of them: `[{text}]`")
+            }
+            false => format!("{said}, in `{}`", text.replace(char::is_control, " ")),
+        };
         TopologyError::Syntax {
             file: self.file.to_owned(),
-            line: self.line(error.span().map_or(0, |span| span.start)),
-            reason: error.message().trim().replace('\n', ", "),
+            line,
+            reason,
         }
     }
 
@@ -51,6 +63,7 @@ impl Reader<'_> {
     fn wrong(&self, field: &str, cell: &Spanned<Value>, expected: &str) -> TopologyError {
         let held = match cell.get_ref() {
             Value::Table(_) => "holds a table".to_owned(),
+            Value::Array(list) if list.is_empty() => "holds an empty list".to_owned(),
             Value::Array(_) => "holds a list".to_owned(),
             value => format!("holds {value}"),
         };
@@ -67,6 +80,19 @@ impl Reader<'_> {
             _ => Err(self.wrong(field, cell, "a text")),
         };
         cell.as_ref().map(read).transpose()
+    }
+
+    /// A name that stands in tables and that an override can mean.
+    pub(super) fn host_name(&self, cell: &Cell) -> Result<Option<String>, TopologyError> {
+        let name = self.text_of("host.name", cell)?;
+        let is_none = |name: &String| name == "*" || name.contains(char::is_control);
+        match (name.as_ref().is_some_and(is_none), cell) {
+            (true, Some(cell)) => {
+                let expected = "a name of one line that is not \"*\", which is every host";
+                Err(self.wrong("host.name", cell, expected))
+            }
+            _ => Ok(name),
+        }
     }
 
     pub(super) fn names(

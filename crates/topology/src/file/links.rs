@@ -63,6 +63,15 @@ const USUAL_HOST: Link = Link {
     per_peer_ns: 0,
 };
 
+// === impl TierText ===
+
+impl TierText {
+    /// Where `[tier.spine]` is.
+    pub(super) fn spine_at(&self) -> Option<usize> {
+        Some(self.spine.as_ref()?.span().start)
+    }
+}
+
 pub(super) fn tiers(
     reader: &Reader<'_>,
     text: Option<&TierText>,

@@ -98,11 +98,39 @@ fn every_bad_file_is_one_sentence_with_its_line() {
             ),
             "lab.toml:6: `device.source` is missing",
         ),
+        (
+            &format!("{HOSTS}{RACK}[tier.spine]\nlatency = \"1 ms\"\nuplink = \"1 Gbit/s\"\n"),
+            "lab.toml:6: `tier.spine` leads nowhere",
+        ),
+        (
+            &format!("{HOSTS}rack = 70000\n{RACK}"),
+            "lab.toml:3: `host.rack` holds 70000",
+        ),
+        (
+            &format!("{RACK}[host]\ncount = 2\n"),
+            "lab.toml:4: `[host]` is one table, expected a list of them: `[[host]]`",
+        ),
+        (
+            &format!("seed = 18446744073709551615\n{HOSTS}{RACK}"),
+            "in `seed = 18446744073709551615`",
+        ),
+        (
+            &format!("{HOSTS}name = \"a\\u001bb\"\n{RACK}"),
+            "lab.toml:3: `host.name` holds",
+        ),
+        (
+            &format!("{HOSTS}name = \"*\"\n{RACK}"),
+            "lab.toml:3: `host.name` holds \"*\", expected a name of one line",
+        ),
+        (
+            &format!("workers = []\n{HOSTS}{RACK}"),
+            "lab.toml:1: `workers` holds an empty list",
+        ),
     ];
     for (text, beginning) in cases {
         let said = refused(text);
         assert!(said.contains(beginning), "{text}\nsaid {said}");
-        assert!(!said.contains('\n'), "{said}");
+        assert!(!said.contains(char::is_control), "{said:?}");
     }
 }
 
@@ -120,12 +148,14 @@ fn more_workers_than_slots_name_the_line_of_the_hosts() {
     let listed = Topology::parse(&listed, "lab.toml").unwrap();
     let said = Fabric::new(&listed, 2).unwrap_err().to_string();
     assert!(
-        said.contains("at most 1 of them on host \"host1\""),
+        said.starts_with("lab.toml:1: 2 workers")
+            && said.contains("at most 1 of them on host \"host1\""),
         "{said}"
     );
     let said = Fabric::new(&listed, 3).unwrap_err().to_string();
     assert!(
-        said.contains("expected 2, the entries of `workers`"),
+        said.starts_with("lab.toml:1: 3 workers")
+            && said.contains("expected 2, the entries of `workers`"),
         "{said}"
     );
 }
