@@ -115,12 +115,11 @@ impl ShardPlan {
         if !lanes.is_empty() {
             return;
         }
-        for host in 0..self.hosts.len() {
-            let rows = self.host(host);
-            for (chunk, cut) in rows.chunks.iter().enumerate() {
+        for (host, plan) in self.hosts.iter().enumerate() {
+            for (chunk, cut) in self.chunks[plan.chunks.clone()].iter().enumerate() {
                 each(Parcel {
                     lane: host,
-                    to: rows.endpoint,
+                    to: plan.endpoint,
                     wave: cut.wave,
                     rows: cut.rows.len(),
                     bundle: None,
@@ -160,6 +159,12 @@ impl ShardPlan {
     /// for every choice, counted where rows leave their home.
     pub fn rows_saved(&self) -> usize {
         let abroad = self.hosts.iter().filter(|host| host.endpoint != self.home);
+        if self.bundles.lanes.is_empty() {
+            // Every row goes by itself.
+            return abroad
+                .map(|host| host.choices.len() - host.rows.len())
+                .sum();
+        }
         let choices: usize = abroad.map(|host| host.choices.len()).sum();
         let mut rows = 0;
         self.each_parcel(|parcel| {

@@ -180,8 +180,8 @@ impl TrafficLedger {
             from = parcel.to;
         }
         for part in parcel.parts {
-            let host = shard.host(part.host);
-            let chunk = &host.chunks[part.chunk];
+            let host = &shard.hosts[part.host];
+            let chunk = &shard.chunks[shard.chunk_at(*part)];
             let (rows, choices) = (chunk.rows.len(), chunk.choices.len());
             let there = encoded_len(rows + choices, rows * sizes.row);
             self.request(from, host.endpoint, rows, there);
