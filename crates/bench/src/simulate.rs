@@ -15,6 +15,8 @@ mod tests;
 pub use answers::{Answers, WorkerLoad};
 pub use model::{ModelPreset, Stage};
 
+use std::collections::BTreeMap;
+
 use expertmesh_coordinator::{CoordinatorError, Decided, Rehearsal, Replayed, StepInput};
 use expertmesh_exchange::ExchangeKind;
 use expertmesh_simulator::{
@@ -69,6 +71,8 @@ pub struct Simulated {
     pub ports: Vec<PortUse>,
     /// Steps by the endpoint on their critical path.
     pub critical: Vec<u64>,
+    /// Steps by the endpoint on their critical path, and by the home whose results came last there.
+    pub critical_homes: BTreeMap<(u32, u32), u64>,
     /// `[workers]` choices that each computed, the replicas of an expert apart.
     pub choices: Vec<u64>,
     /// What steps spent behind layers, waiting for devices there included; their sum, ns.
@@ -293,6 +297,8 @@ impl Simulation {
                 sums.lanes(outcome, *step);
             }
             sums.critical[outcome.critical_endpoint as usize] += 1;
+            let pair = (outcome.critical_endpoint, outcome.critical_home);
+            *sums.critical_homes.entry(pair).or_default() += 1;
             sums.between_ns += batches[at % count].passes(outcome);
         }
         Ok(())

@@ -115,6 +115,8 @@ pub struct SimStep {
     pub carried: TrafficLedger,
     /// Endpoint id of the worker on the critical path; 0 if no row left.
     pub critical_endpoint: u32,
+    /// Endpoint id of the home whose results came last, on the same path; 0 for the coordinator.
+    pub critical_home: u32,
     /// `[choices]` the last word on each.
     pub fates: Vec<Fate>,
     /// Workers that the step went on without, with the cause.

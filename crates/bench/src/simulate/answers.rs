@@ -25,6 +25,8 @@ pub struct WorkerLoad {
     pub name: String,
     /// Share of the steps whose critical path goes through it.
     pub critical_share: f64,
+    /// The worker whose tokens it ends most of these steps with, where that is another one.
+    pub home: Option<String>,
     /// Bytes that reached it, over the mean of the workers.
     pub received: f64,
     /// Time of its compute threads, over the mean.
@@ -144,7 +146,8 @@ fn slowest(simulated: &Simulated, placement: &Placement) -> Option<WorkerLoad> {
     let all: u64 = (0..placement.experts()).map(demand).sum();
     let mean = all as f64 / placement.experts().max(1) as f64;
     Some(WorkerLoad {
-        name: format!("worker-{}", at - 1),
+        name: name(at),
+        home: home_of(simulated, at).map(name),
         critical_share: simulated.critical[at] as f64 / total.max(1) as f64,
         received: over_mean(&|id| simulated.endpoints[id].received_bytes as f64),
         computed: over_mean(&|id| {
@@ -156,6 +159,23 @@ fn slowest(simulated: &Simulated, placement: &Placement) -> Option<WorkerLoad> {
             .filter(|_| mean > 0.0)
             .map(|expert| (expert, demand(expert) as f64 / mean)),
     })
+}
+
+fn name(endpoint: usize) -> String {
+    format!("worker-{}", endpoint - 1)
+}
+
+/// The home whose tokens are last in more than half of the steps that `at` ends, unless it is `at` or
+/// the coordinator.
+fn home_of(simulated: &Simulated, at: usize) -> Option<usize> {
+    let ended = simulated.critical[at] as f64;
+    let pairs = simulated.critical_homes.iter();
+    let often = |steps: u64| steps as f64 > BY_CHANCE * ended;
+    let home = pairs
+        .filter(|((host, _), _)| *host as usize == at)
+        .find(|(_, steps)| often(**steps))
+        .map(|((_, home), _)| *home as usize)?;
+    (home != 0 && home != at).then_some(home)
 }
 
 // === impl WorkerLoad ===
@@ -180,9 +200,15 @@ impl WorkerLoad {
             why.push(format!("expert {expert} is hot, {over:.1} × the mean"));
         }
         if why.is_empty() {
-            let reason = match self.critical_share > BY_CHANCE {
-                true => "its host, its links or its turn among equals decide, not its load",
-                false => "who is last is chance",
+            let reason = match (self.critical_share > BY_CHANCE, &self.home) {
+                (true, Some(home)) => format!(
+                    "the tokens of {home} come last there: host, links or turn among equals of the two \
+                     decide, not load"
+                ),
+                (true, None) => {
+                    "its host, its links or its turn among equals decide, not its load".to_owned()
+                }
+                (false, _) => "who is last is chance".to_owned(),
             };
             why.push(format!("its loads are within 10 % of the mean: {reason}"));
         }

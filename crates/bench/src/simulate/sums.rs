@@ -1,5 +1,7 @@
 //! What steps of a simulation add up to.
 
+use std::collections::BTreeMap;
+
 use expertmesh_coordinator::{Decided, Rehearsal};
 use expertmesh_simulator::{EndpointUse, Fault, PortUse, SimRun, SimStep, Simulator};
 use expertmesh_telemetry::{
@@ -20,6 +22,7 @@ pub(super) struct Sums {
     pub(super) endpoints: Vec<EndpointUse>,
     pub(super) ports: Vec<PortUse>,
     pub(super) critical: Vec<u64>,
+    pub(super) critical_homes: BTreeMap<(u32, u32), u64>,
     pub(super) choices: Vec<u64>,
     pub(super) between_ns: u64,
     pub(super) events: u64,
@@ -99,6 +102,7 @@ impl Sums {
             endpoints: vec![EndpointUse::default(); names.len()],
             ports: vec![PortUse::default(); fabric.ports()],
             critical: vec![0; names.len()],
+            critical_homes: BTreeMap::new(),
             choices: vec![0; names.len() - 1],
             between_ns: 0,
             events: 0,
@@ -173,6 +177,7 @@ impl Sums {
             endpoints: self.endpoints,
             ports: self.ports,
             critical: self.critical,
+            critical_homes: self.critical_homes,
             choices: self.choices,
             between_ns: self.between_ns,
             elapsed_ns: self.clock_ns,

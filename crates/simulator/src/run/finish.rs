@@ -114,6 +114,10 @@ impl World<'_> {
         for slot in slots.iter_mut() {
             lost.append(&mut slot.late);
         }
+        // The last of equals, as for the way.
+        let came = slots.iter().filter(|slot| slot.arrived_ns.is_some());
+        let last_home = came.max_by_key(|slot| slot.arrived_ns);
+        let critical_home = last_home.map_or(COORDINATOR, |slot| slot.endpoint);
         lost.sort_by_key(|(endpoint, _)| *endpoint);
         lost.dedup_by_key(|(endpoint, _)| *endpoint);
         for slot in slots.iter() {
@@ -135,6 +139,7 @@ impl World<'_> {
             ledger: std::mem::replace(&mut front.plan.ledger, TrafficLedger::new(0)),
             carried: std::mem::replace(&mut front.carried, TrafficLedger::new(0)),
             critical_endpoint: way.critical,
+            critical_home,
             fates: std::mem::take(&mut front.fates),
             lost,
             lanes,

@@ -4,6 +4,7 @@ fn worker(critical_share: f64) -> WorkerLoad {
     WorkerLoad {
         name: "worker-2".to_owned(),
         critical_share,
+        home: None,
         received: 1.0,
         computed: 1.05,
         choices: 1.0,

@@ -89,7 +89,16 @@ fn the_port_that_is_waited_for_is_the_slow_one() {
     let (port, share) = answers.busiest_port.as_ref().unwrap();
     assert!(port.starts_with("late.nic0"), "{port}");
     assert!((0.0..=1.0).contains(share) && *share > 0.3, "{share}");
+    // Whoever ends the steps, what it waits for is the way of that worker's tokens.
+    let slowest = answers.slowest.as_ref().unwrap();
+    assert_ne!(slowest.name, "worker-3");
+    assert_eq!(slowest.home.as_deref(), Some("worker-3"));
     let sentences = answers.sentences();
+    assert!(
+        sentences[0].contains("the tokens of worker-3 come last there: "),
+        "{}",
+        sentences[0]
+    );
     let waits = sentences
         .iter()
         .find(|one| one.contains("messages wait longer"))
@@ -128,6 +137,7 @@ fn what_is_near_the_mean_is_chance_and_what_is_not_is_told() {
     let load = |received, computed, choices, hottest| WorkerLoad {
         name: "worker-3".to_owned(),
         critical_share: 0.4,
+        home: None,
         received,
         computed,
         choices,
