@@ -111,7 +111,7 @@ fn a_whole_model_and_a_sweep_are_simulated() {
 
 #[test]
 fn what_cannot_be_simulated_is_said_in_a_sentence() {
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 19] = [
         (
             &["--profile", "p", "--sweep", "costs=h100,loopback,nonsense"],
             &["costs h100: --costs and --profile", "drop one"],
@@ -139,6 +139,26 @@ fn what_cannot_be_simulated_is_said_in_a_sentence() {
         (
             &["--layers", "3000000"],
             &["--layers is 3000000", "at most"],
+        ),
+        (
+            &["--model", "olmoe", "--context", "99999999999"],
+            &["--context is 99999999999", "at most"],
+        ),
+        (
+            &["--tokens", "18446744073709551615"],
+            &["--tokens", "expected at most 4294967295"],
+        ),
+        (
+            &["--steps", "18446744073709551615"],
+            &["--steps", "expected at most 4294967295"],
+        ),
+        (
+            &["--topology", "10gbe", "--workers", "1000000"],
+            &["1000000 workers take at least", "GiB; ask for fewer"],
+        ),
+        (
+            &["--fault", "dies:4:5ms"],
+            &["--fault names worker 4, expected 0 to 3"],
         ),
         (&["--topology", "h900"], &["h900", "h800"]),
         (&["--model", "gpt-9"], &["gpt-9", "deepseek-v3"]),

@@ -21,13 +21,13 @@ pub(crate) const WARMUP: u64 = 10;
 pub(crate) struct LoadArgs {
     /// Token rows of a step [default: 64]
     #[arg(long, value_name = "T", conflicts_with_all = ["input", "trace"])]
-    #[arg(value_parser = at_least_one::<NonZeroUsize>)]
+    #[arg(value_parser = tokens)]
     pub(crate) tokens: Option<NonZeroUsize>,
     /// Recorded steps [default: 100; of a trace all]
-    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    #[arg(long, value_name = "N", value_parser = steps)]
     pub(crate) steps: Option<u64>,
     /// Steps before them, which no figure counts [default: 10]
-    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    #[arg(long, value_name = "N", value_parser = steps)]
     pub(crate) warmup: Option<u64>,
     /// How tokens spread over the experts of a synthetic layer: balanced, zipf (= zipf:1),
     /// zipf:S, hot (= hot:0.5) or hot:SHARE, w0 to w7 (hot-experts, hot-rank, spread-hot,
@@ -47,6 +47,22 @@ pub(crate) struct LoadArgs {
     /// Layer of the trace [default: the layer's own number, or the only one that is there]
     #[arg(long, value_name = "N", requires = "trace", value_parser = whole::<u32>)]
     pub(crate) trace_layer: Option<u32>,
+}
+
+fn tokens(text: &str) -> Result<NonZeroUsize, String> {
+    at_least_one(text).and_then(|tokens| few(text, tokens))
+}
+
+fn steps(text: &str) -> Result<u64, String> {
+    whole(text).and_then(|steps| few(text, steps))
+}
+
+/// What 32 bits hold: choices have numbers of so many, and products of such counts fit 64.
+fn few<T>(text: &str, value: T) -> Result<T, String> {
+    match text.parse::<u32>() {
+        Ok(_) => Ok(value),
+        Err(_) => Err(format!("expected at most {}", u32::MAX)),
+    }
 }
 
 // === impl LoadArgs ===

@@ -58,13 +58,13 @@ impl NetworkArgs {
         let dilation = self.dilation.unwrap_or(1.0);
         if !(1.0..=MOST_DILATION).contains(&dilation) {
             return Err(Failure::input(format!(
-                "--dilation holds {dilation}, expected 1 to {MOST_DILATION}"
+                "--dilation holds {dilation:?}, expected 1 to {MOST_DILATION}"
             )));
         }
         let percent = self.probe_tolerance.unwrap_or(TOLERANCE);
         if !(percent > 0.0 && percent <= 1000.0) {
             return Err(Failure::input(format!(
-                "--probe-tolerance holds {percent}, expected percent above 0 and at most 1000"
+                "--probe-tolerance holds {percent:?}, expected percent above 0 and at most 1000"
             )));
         }
         let topology = Topology::read(name)?;

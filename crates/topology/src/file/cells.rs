@@ -65,6 +65,7 @@ impl Reader<'_> {
             Value::Table(_) => "holds a table".to_owned(),
             Value::Array(list) if list.is_empty() => "holds an empty list".to_owned(),
             Value::Array(_) => "holds a list".to_owned(),
+            Value::String(text) => format!("holds {text:?}"),
             value => format!("holds {value}"),
         };
         self.field(cell.span().start, field, &held, expected)

@@ -115,7 +115,7 @@ fn every_bad_file_is_one_sentence_with_its_line() {
             "in `seed = 18446744073709551615`",
         ),
         (
-            &format!("{HOSTS}name = \"a\\u001bb\"\n{RACK}"),
+            &format!("{HOSTS}name = \"a\\u001b\\nb\"\n{RACK}"),
             "lab.toml:3: `host.name` holds",
         ),
         (

@@ -5,6 +5,7 @@ use expertmesh_checkpoint::LayerSpec;
 use expertmesh_experts::synthetic_gate;
 
 use crate::args::load::{LoadArgs, STEPS};
+use crate::args::memory::check_memory;
 use crate::error::Failure;
 use crate::tensors::Hidden;
 use crate::traces::replay;
@@ -75,7 +76,11 @@ fn drawn(
     let pattern = pattern(args, spec);
     let gate = (is_synthetic && pattern != Pattern::Normal)
         .then(|| synthetic_gate(spec.experts, spec.hidden, seed, spec.layer));
-    let workload = Workload::new(pattern, shape(args, spec), seed, gate)?;
+    let shape = shape(args, spec);
+    let values = shape.tokens as f64 * (shape.hidden + shape.top_k) as f64;
+    let rows = format!("the rows of --tokens {}", shape.tokens);
+    check_memory(&rows, 4.0 * values)?;
+    let workload = Workload::new(pattern, shape, seed, gate)?;
     match pattern.asks_for_ranks() {
         true => Ok(workload.over_ranks(workers)?),
         false => Ok(workload),

@@ -10,6 +10,10 @@ use crate::error::Failure;
 /// Layers of a simulation: each has a coordinator of its own in memory, which gates and admits.
 const MOST_LAYERS: u32 = 4096;
 
+/// Tokens in a cache: more than the models look back at. Attention over more takes seconds of
+/// simulated time, which cores deal out in slices of microseconds.
+const MOST_CONTEXT: u64 = 1 << 20;
+
 /// Flags that cannot stand beside each other.
 ///
 /// # Errors
@@ -50,11 +54,29 @@ pub(super) fn check(args: &SimulateArgs) -> Result<(), Failure> {
     if let Some((_, sentence)) = pairs.iter().find(|(refused, _)| *refused) {
         return Err(Failure::input(sentence));
     }
-    match args.layers {
-        Some(layers) if layers.get() > MOST_LAYERS => Err(Failure::input(format!(
+    match (args.layers, args.context) {
+        (Some(layers), _) if layers.get() > MOST_LAYERS => Err(Failure::input(format!(
             "--layers is {layers}, expected at most {MOST_LAYERS}"
         ))),
+        (_, Some(context)) if context > MOST_CONTEXT => Err(Failure::input(format!(
+            "--context is {context}, expected at most {MOST_CONTEXT}"
+        ))),
         _ => Ok(()),
+    }
+}
+
+/// Workers that faults name, as the flag counts them.
+///
+/// # Errors
+/// [`Failure::Input`] for one that is not there.
+pub(super) fn check_faults(args: &SimulateArgs, workers: usize) -> Result<(), Failure> {
+    let named = args.fault.iter().map(|fault| fault.worker());
+    match named.max().filter(|worker| *worker as usize >= workers) {
+        Some(worker) => Err(Failure::input(format!(
+            "--fault names worker {worker}, expected 0 to {}, the last of {workers} workers",
+            workers - 1
+        ))),
+        None => Ok(()),
     }
 }
 

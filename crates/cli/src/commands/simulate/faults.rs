@@ -30,6 +30,18 @@ pub(super) fn to_come(simulated: &Simulated) -> Vec<String> {
     lines.collect()
 }
 
+// === impl FaultFlag ===
+
+impl FaultFlag {
+    pub(super) fn worker(self) -> u32 {
+        match self.0 {
+            Fault::SlowCompute { endpoint, .. }
+            | Fault::SlowLink { endpoint, .. }
+            | Fault::Lost { endpoint, .. } => endpoint - 1,
+        }
+    }
+}
+
 impl FromStr for FaultFlag {
     type Err = String;
 

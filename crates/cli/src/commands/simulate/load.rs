@@ -7,6 +7,7 @@ use expertmesh_bench::workload::{Pattern, ScoredWorkload, WorkloadShape};
 use expertmesh_checkpoint::LayerSpec;
 use expertmesh_routing::Kind;
 
+use crate::args::memory::check_memory;
 use crate::commands::launch::{load, pattern};
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::simulate::subject::Subject;
@@ -61,6 +62,7 @@ pub(super) fn driven(
     let tokens = tokens(args, subject, workers);
     let scores = scores(args, subject, tokens);
     let spec: &LayerSpec = subject.model.source.spec();
+    check_size(tokens, spec, workers)?;
     let pattern = pattern(&args.load, spec);
     if scores == Scores::Rows {
         return rows(args, subject, pattern, workers);
@@ -109,6 +111,16 @@ fn rows(
             None => STEPS,
         },
     })
+}
+
+/// Bytes between all endpoints, and scores and choices of a step.
+fn check_size(tokens: usize, spec: &LayerSpec, workers: usize) -> Result<(), Failure> {
+    let (endpoints, each) = (workers as f64 + 1.0, (spec.experts + 2 * spec.top_k) as f64);
+    let what = format!("steps of {tokens} tokens among {workers} workers");
+    check_memory(
+        &what,
+        8.0 * endpoints * endpoints + 4.0 * tokens as f64 * each,
+    )
 }
 
 fn tokens(args: &SimulateArgs, subject: &Subject, workers: usize) -> usize {

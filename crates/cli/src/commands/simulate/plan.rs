@@ -16,7 +16,7 @@ use crate::args::process::WORKERS;
 use crate::args::step::StepOptions;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::simulate::auto::{settle, size_of_hosts};
-use crate::commands::simulate::check::{check, check_costs, check_steps};
+use crate::commands::simulate::check::{check, check_costs, check_faults, check_steps};
 use crate::commands::simulate::choice::Choice;
 use crate::commands::simulate::covered::Setting;
 use crate::commands::simulate::load::{Driven, Scores, StageFlag, driven};
@@ -79,6 +79,7 @@ pub(super) fn plan_on(
     mut machines: Machines,
 ) -> Result<Planned, Failure> {
     let cluster = Cluster::of(args, &machines)?;
+    check_faults(args, cluster.workers())?;
     let driven = driven(args, &cluster.subject, cluster.workers())?;
     // A file has tokens of its own.
     let tokens = driven.load.shape().tokens;
@@ -172,7 +173,7 @@ impl Planned {
     /// Whether other settings may be simulated unasked.
     pub(super) fn is_quick(&self) -> bool {
         let choices = self.shape.tokens * self.shape.top_k;
-        choices * u64::from(self.layers) * self.steps <= QUICK
+        choices.saturating_mul(u64::from(self.layers) * self.steps) <= QUICK
     }
 
     /// The run with why it has its exchange, and the bands that the profile's own error gives its
