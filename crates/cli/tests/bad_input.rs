@@ -180,6 +180,10 @@ fn shapes_and_policies_that_contradict_themselves() {
     for (flags, words) in [
         (&["--top-k", "9"][..], &["top_k is 9", "1 to 8"][..]),
         (&["--workers", "0"], &["'0'", "--workers", "at least 1"]),
+        (
+            &["--workers", "1000000"],
+            &["--workers is 1000000, expected at most 1024"],
+        ),
         (&["--experts", "0"], &["experts is 0"]),
         (&["--exchange", "ring"], &["ring", "star", "auto"]),
         (

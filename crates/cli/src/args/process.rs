@@ -7,10 +7,13 @@ use clap::Args;
 
 use crate::args::values::{Wait, at_least_one, parsed};
 use crate::cluster::WorkerOptions;
+use crate::error::Failure;
 use crate::logging::LogFormat;
 
 /// Workers, unless told otherwise.
 pub(crate) const WORKERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+/// Past it lie slips of the finger: every two of so many processes may hold a connection.
+const MOST_WORKERS: usize = 1024;
 /// How long processes may take to come up: reading a layer's experts from a slow disk counts.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -33,9 +36,18 @@ pub(crate) struct ProcessArgs {
 
 impl ProcessArgs {
     /// The workers that the flags ask for.
-    pub(crate) fn options(&self, log_format: LogFormat) -> WorkerOptions {
+    ///
+    /// # Errors
+    /// [`Failure::Input`] for more processes than are started on one machine.
+    pub(crate) fn options(&self, log_format: LogFormat) -> Result<WorkerOptions, Failure> {
         let count = self.workers.unwrap_or(WORKERS);
-        WorkerOptions {
+        if count.get() > MOST_WORKERS {
+            return Err(Failure::input(format!(
+                "--workers is {count}, expected at most {MOST_WORKERS} processes on one machine; \
+                 `expertmesh simulate` has room for more"
+            )));
+        }
+        Ok(WorkerOptions {
             count,
             threads: self
                 .threads
@@ -43,7 +55,7 @@ impl ProcessArgs {
             patience: self.start_timeout.map_or(PATIENCE, |wait| wait.0),
             log_format,
             network: None,
-        }
+        })
     }
 }
 

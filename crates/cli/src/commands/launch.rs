@@ -146,7 +146,7 @@ pub(crate) async fn run(args: LaunchArgs, log_format: LogFormat) -> Result<(), F
 }
 
 fn plan(args: &LaunchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
-    let mut workers = args.processes.options(log_format);
+    let mut workers = args.processes.options(log_format)?;
     workers.network = args.network.resolve(workers.count)?;
     let mut layers = args.stack.layers(&args.model)?;
     check_routes(args, layers.len())?;

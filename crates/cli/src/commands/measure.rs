@@ -174,7 +174,7 @@ pub(crate) async fn measure(
     log_format: LogFormat,
 ) -> Result<Run, Failure> {
     let (model, step) = flags(point, seed)?;
-    let mut workers = processes(point).options(log_format);
+    let mut workers = processes(point).options(log_format)?;
     let network = NetworkArgs {
         topology: point.links.clone(),
         probe_tolerance: point.links.is_some().then_some(PROBE_TOLERANCE),

@@ -181,7 +181,7 @@ fn place(args: &RunArgs, log_format: LogFormat) -> Result<Place, Failure> {
     let model = args.model.resolve()?;
     check_own_rule(model.source.spec(), &args.step, &StackArgs::default())?;
     let experts = model.source.spec().routed_experts();
-    let mut workers = args.processes.options(log_format);
+    let mut workers = args.processes.options(log_format)?;
     workers.network = args.network.resolve(workers.count)?;
     let count = workers.count.get();
     let (step, choice) = for_cluster(&Asked {

@@ -243,7 +243,7 @@ fn limits(args: &DispatchArgs) -> Result<Vec<Option<f64>>, Failure> {
 }
 
 fn plan(args: &DispatchArgs, log_format: LogFormat) -> Result<Plan, Failure> {
-    let mut workers = args.processes.options(log_format);
+    let mut workers = args.processes.options(log_format)?;
     workers.network = args.network.resolve(workers.count)?;
     let model = args.model.resolve()?;
     let spec = model.source.spec();

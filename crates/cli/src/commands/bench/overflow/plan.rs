@@ -46,7 +46,7 @@ pub(super) fn plan(args: &OverflowArgs, log_format: LogFormat) -> Result<Plan, F
     for rule in &rules {
         rule.validate()?;
     }
-    let workers = args.processes.options(log_format);
+    let workers = args.processes.options(log_format)?;
     let steps = args.load.steps.unwrap_or(STEPS);
     let Replay {
         model,
