@@ -2,11 +2,11 @@
 //!
 //! Reading order: [`Cli`] and [`Command`] here; [`model`] (which layer), [`stack`] (how many, and which
 //! tokens are in them), [`step`] (how a step runs), [`auto`] (what an exchange is chosen by), [`force`]
-//! (whose routes they are), [`load`] (what is driven through it; [`memory`], whether it can be), [`process`] (on which processes),
-//! [`network`] (with what between them), [`picture`] (what is drawn of it); [`values`] (their
-//! spellings); [`gates`] (`--gate help`); [`config_file`]; [`files`] (no file is written over another). What only one command has
-//! stands with it: `bench overflow` takes most of these and adds the factors and the trace that it
-//! compares policies under.
+//! (whose routes they are), [`load`] (what is driven through it; [`memory`], whether it can be),
+//! [`process`] (on which processes), [`network`] (with what between them), [`picture`] (what is drawn
+//! of it); [`values`] (their spellings); [`gates`] (`--gate help`); [`config_file`]; [`files`] (no file
+//! is written over another). What only one command has stands with it: `bench overflow` takes most of
+//! these and adds the factors and the trace that it compares policies under.
 
 pub(crate) mod auto;
 pub(crate) mod capacity;

@@ -13,7 +13,7 @@ mod common;
 use std::path::PathBuf;
 
 use common::{SMALL, expertmesh, fails, report, stdout, text};
-use expertmesh_telemetry::{Network, Report, Source};
+use expertmesh_telemetry::{Network, Report, Run, Source};
 
 /// Hosts with slow links between them.
 const SLOW: &str = "
@@ -52,6 +52,17 @@ fn launched(more: &[&str]) -> (String, Report) {
     (page, report(&path))
 }
 
+/// Outputs and bytes are the same.
+#[track_caller]
+fn same_work(slow: &Run, fast: &Run, exchange: &str) {
+    assert_eq!(slow.digest, fast.digest, "{exchange}");
+    let ledgers = [slow, fast].map(|run| {
+        let sent = &run.communication;
+        (sent.matrix_bytes.clone(), sent.payload_bytes, sent.messages)
+    });
+    assert_eq!(ledgers[0], ledgers[1], "{exchange}");
+}
+
 #[test]
 fn a_launch_over_emulated_links_is_slower_and_sends_the_same_bytes() {
     let (_folder, path) = file(SLOW);
@@ -75,12 +86,7 @@ fn a_launch_over_emulated_links_is_slower_and_sends_the_same_bytes() {
             Some("lab, 3 hosts")
         );
         let (slow, fast) = (&emulated.runs[0], &real.runs[0]);
-        assert_eq!(slow.digest, fast.digest);
-        let ledgers = [slow, fast].map(|run| {
-            let sent = &run.communication;
-            (sent.matrix_bytes.clone(), sent.payload_bytes, sent.messages)
-        });
-        assert_eq!(ledgers[0], ledgers[1], "{exchange}");
+        same_work(slow, fast, exchange);
         // Rows go to another host and results come back.
         assert!(
             slow.latency_us.step.min >= 40_000.0,
@@ -125,12 +131,7 @@ fn processes_with_networks_of_their_own_send_the_same_bytes_over_slow_links() {
         assert_eq!(switched.environment.network, Network::Emulated);
         assert_eq!(switched.environment.topology.as_deref(), Some(place));
         let (slow, fast) = (&switched.runs[0], &real.runs[0]);
-        assert_eq!(slow.digest, fast.digest);
-        let ledgers = [slow, fast].map(|run| {
-            let sent = &run.communication;
-            (sent.matrix_bytes.clone(), sent.payload_bytes, sent.messages)
-        });
-        assert_eq!(ledgers[0], ledgers[1], "{exchange}");
+        same_work(slow, fast, exchange);
         // There and back.
         let step = &slow.latency_us.step;
         assert!(step.min >= 40_000.0, "{step:?}");

@@ -15,7 +15,8 @@
 //!    waiting for the next of several deadlines on it.
 //!
 //! 7. [`Emulation`]: links that behave as those of a topology, between processes of one machine;
-//!    [`probe`] holds them against what was asked for.
+//!    [`probe`] holds them against what was asked for. [`Switch`]: the same, packet by packet,
+//!    between processes with networks of their own.
 //!
 //! # Two ways through one protocol
 //!

@@ -85,8 +85,8 @@ impl LoadMatrix {
     /// load gets no record.
     ///
     /// # Errors
-    /// [`TraceError`]: no tokens, no load at all, more choices than experts, or an expert whose share is above 1/k, which no
-    /// k distinct choices can give.
+    /// [`TraceError`]: no tokens, no load at all, more choices than experts, or an expert whose share
+    /// is above 1/k, which no k distinct choices can give.
     pub fn sample(&self, tokens: u32, top_k: u32, seed: u64) -> Result<Trace, TraceError> {
         self.sample_steps(1, tokens, top_k, seed)
     }

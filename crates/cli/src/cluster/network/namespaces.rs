@@ -75,18 +75,15 @@ impl Namespaces {
             .spawn(move || be_switch(switch, endpoints, &ip, &say))
             .map_err(refused)?;
         let ended = |_| Failure::run("the switch ended before it was ready");
-        let mut files = made.recv().map_err(ended)??.into_iter().map(Arc::new);
-        let home = files.next().ok_or_else(|| Failure::run("no endpoint"))?;
-        let place = |namespace| Place {
-            namespace,
-            home: Arc::clone(&home),
+        let files = made.recv().map_err(ended)??;
+        let files: Vec<Arc<File>> = files.into_iter().map(Arc::new).collect();
+        let home = files.first().ok_or_else(|| Failure::run("no endpoint"))?;
+        enter(home).map_err(|error| missing(&error))?;
+        let place = |namespace: &Arc<File>| Place {
+            namespace: Arc::clone(namespace),
+            home: Arc::clone(home),
         };
-        let places: Vec<Place> = [Arc::clone(&home)]
-            .into_iter()
-            .chain(files)
-            .map(place)
-            .collect();
-        enter(&home).map_err(|error| missing(&error))?;
+        let places = files.iter().map(place).collect();
         Ok(Self { places, shaping })
     }
 
